@@ -1,0 +1,112 @@
+"""Per-example records -> one summary per system, and paired differences between systems. Runs no model."""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from statistics import fmean
+
+from promptopt.errors import DataError
+from promptopt.evaluation.report_data import Comparison
+from promptopt.evaluation.statistics import PairedDifference, bootstrap_interval, paired_bootstrap
+from promptopt.records import EvaluationSummary, ExampleRecord, Outcome, SplitName
+
+
+def summarise(
+    name: str, title: str, split: SplitName, records: Sequence[ExampleRecord], seed: int
+) -> EvaluationSummary:
+    """Return the summary of `records`.
+
+    `n` counts all records. The mean and its interval are over SCORED and PARSE_FAILED (which scores 0); UNSCORED
+    records are counted and left out. A detail is averaged over the scored records that have it, and is 0 where parsing
+    failed. Tokens and latency are means over all records.
+
+    Raises:
+        DataError: no record has a score.
+    """
+    values = list(_scores(records, f"{title!r} on {split}").values())
+    interval = bootstrap_interval(values, seed)
+    return EvaluationSummary(
+        name=name,
+        title=title,
+        split=split,
+        n=len(records),
+        mean=fmean(values),
+        ci_low=interval.low,
+        ci_high=interval.high,
+        parse_failures=_count(records, Outcome.PARSE_FAILED),
+        unscored=_count(records, Outcome.UNSCORED),
+        prompt_tokens=fmean(record.prompt_tokens for record in records),
+        completion_tokens=fmean(record.completion_tokens for record in records),
+        latency_s=fmean(record.latency_s for record in records),
+        details=_mean_details(records),
+    )
+
+
+def compare(a_records: Sequence[ExampleRecord], b_records: Sequence[ExampleRecord], seed: int) -> PairedDifference:
+    """Return how b differs from a (b - a) on the examples on which both have a score.
+
+    Raises:
+        DataError: there is no such example.
+    """
+    first, second = _scores(a_records, "the first system"), _scores(b_records, "the second system")
+    shared = sorted(first.keys() & second.keys())
+    if not shared:
+        raise DataError("The two evaluations share no scored example: they were made on different rows.")
+    return paired_bootstrap([first[key] for key in shared], [second[key] for key in shared], seed)
+
+
+def compare_road(
+    road: Mapping[str, Sequence[ExampleRecord]], seed: int, preserving: Collection[str] = ()
+) -> tuple[Comparison, ...]:
+    """Return each system against the one before it, and the last against the first.
+
+    Args:
+        road: system name -> its records, in the order of the report's table.
+        seed: of the resampling.
+        preserving: names of systems that a step leads to which need only not lower the score (quantization).
+
+    Raises:
+        DataError: two systems share no scored example.
+    """
+    names = list(road)
+    pairs = list(pairwise(names))
+    comparisons = [
+        Comparison(
+            before=before,
+            after=after,
+            difference=compare(road[before], road[after], seed),
+            purpose="preserve" if after in preserving else "improve",
+        )
+        for before, after in pairs
+    ]
+    if len(names) > 2:
+        whole = compare(road[names[0]], road[names[-1]], seed)
+        comparisons.append(Comparison(before=names[0], after=names[-1], difference=whole))
+    return tuple(comparisons)
+
+
+def _scores(records: Sequence[ExampleRecord], what: str) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for record in records:
+        if record.outcome is Outcome.UNSCORED:
+            continue
+        scores[record.example_id] = record.score if record.score is not None else 0.0
+    if not scores:
+        raise DataError(f"No example has a score for {what}: {len(records)} record(s), all of them undecided.")
+    return scores
+
+
+def _count(records: Sequence[ExampleRecord], outcome: Outcome) -> int:
+    return sum(record.outcome is outcome for record in records)
+
+
+def _mean_details(records: Sequence[ExampleRecord]) -> dict[str, float]:
+    names = dict.fromkeys(name for record in records if record.outcome is Outcome.SCORED for name in record.details)
+    means = {}
+    for name in names:
+        values = [
+            0.0 if record.outcome is Outcome.PARSE_FAILED else record.details[name]
+            for record in records
+            if record.outcome is Outcome.PARSE_FAILED or (record.outcome is Outcome.SCORED and name in record.details)
+        ]
+        means[name] = fmean(values)
+    return means

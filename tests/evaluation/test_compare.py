@@ -1,0 +1,69 @@
+"""Summaries and comparisons of per-example records."""
+
+import pytest
+
+from promptopt.errors import DataError
+from promptopt.evaluation.compare import compare, compare_road, summarise
+from promptopt.records import ExampleRecord, Outcome
+
+
+def scored(key: str, score: float, **values: object) -> ExampleRecord:
+    return ExampleRecord.model_validate({"example_id": key, "outcome": Outcome.SCORED, "score": score, **values})
+
+
+def failed(key: str, **values: object) -> ExampleRecord:
+    return ExampleRecord.model_validate({"example_id": key, "outcome": Outcome.PARSE_FAILED, "score": 0.0, **values})
+
+
+def unscored(key: str, **values: object) -> ExampleRecord:
+    return ExampleRecord.model_validate({"example_id": key, "outcome": Outcome.UNSCORED, "score": None, **values})
+
+
+def test_summary_counts_failures_and_leaves_undecided_out() -> None:
+    records = [
+        scored("a", 1.0, details={"exact": 1.0, "rare": 0.5}, prompt_tokens=100, completion_tokens=4, latency_s=0.1),
+        scored("b", 0.5, details={"exact": 0.0}, prompt_tokens=200, completion_tokens=2, latency_s=0.3),
+        failed("c", prompt_tokens=300, latency_s=0.2),
+        unscored("d", details={"exact": 1.0}, prompt_tokens=400, completion_tokens=6, latency_s=0.6),
+    ]
+    summary = summarise("best", "best prompt", "val", records, seed=0)
+    assert (summary.name, summary.title, summary.split) == ("best", "best prompt", "val")
+    assert (summary.n, summary.parse_failures, summary.unscored) == (4, 1, 1)
+    assert summary.mean == pytest.approx(0.5)
+    assert 0 <= summary.ci_low < summary.mean < summary.ci_high <= 1
+    assert summary.details == pytest.approx({"exact": 1 / 3, "rare": 0.25})
+    assert (summary.prompt_tokens, summary.completion_tokens, summary.latency_s) == pytest.approx((250, 3, 0.3))
+    assert summary == summarise("best", "best prompt", "val", records, seed=0)
+
+
+@pytest.mark.parametrize("records", [[], [unscored("a"), unscored("b")]])
+def test_nothing_to_summarise(records: list[ExampleRecord]) -> None:
+    with pytest.raises(DataError, match="No example has a score for 'x' on test"):
+        summarise("x", "x", "test", records, seed=0)
+
+
+def test_comparison_pairs_by_id() -> None:
+    first = [scored("a", 0.0), scored("b", 0.5), scored("only", 1.0), failed("c"), unscored("d")]
+    second = [failed("c"), scored("b", 1.0), scored("a", 1.0), scored("d", 1.0)]
+    found = compare(first, second, seed=0)
+    assert found.n == 3
+    assert found.mean == pytest.approx(0.5)
+    assert found == compare(first[::-1], second[::-1], seed=0)
+
+
+def test_nothing_to_compare() -> None:
+    with pytest.raises(DataError, match="share no scored example"):
+        compare([scored("a", 1.0)], [scored("b", 1.0)], seed=0)
+
+
+def test_the_road_is_compared_step_by_step_and_as_a_whole() -> None:
+    road = {
+        name: [scored(key, score) for key in "abc"] for name, score in (("base", 0.0), ("tuned", 1.0), ("gguf", 0.5))
+    }
+    found = compare_road(road, seed=0, preserving=("gguf",))
+    assert [(one.before, one.after, one.purpose, one.difference.mean) for one in found] == [
+        ("base", "tuned", "improve", 1.0),
+        ("tuned", "gguf", "preserve", -0.5),
+        ("base", "gguf", "improve", 0.5),
+    ]
+    assert len(compare_road({name: road[name] for name in ("base", "tuned")}, seed=0)) == 1
