@@ -1,0 +1,162 @@
+"""ExperimentConfig: everything one YAML file says about an experiment, and its defaults. Knows no room above it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, model_validator
+
+from promptopt.config.data import ConfigModel, DataConfig
+from promptopt.config.recipe import TrainingRecipe
+from promptopt.layout.spec import Layout
+from promptopt.records import Quantization
+
+
+class StarterModel(ConfigModel):
+    """The small language model that the package carries."""
+
+    kind: Literal["starter"]
+
+
+class LocalModel(ConfigModel):
+    """A model on this machine.
+
+    Attributes:
+        hf_dir: folder in Hugging Face format (config.json, safetensors, tokenizer). Needed to fine-tune.
+        gguf: GGUF file to search and evaluate with; made from `hf_dir` when absent.
+    """
+
+    kind: Literal["local"]
+    hf_dir: str | None = None
+    gguf: str | None = None
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "LocalModel":
+        if self.hf_dir is None and self.gguf is None:
+            raise ValueError("a local model needs `hf_dir` (to fine-tune), `gguf` (to search and evaluate), or both")
+        return self
+
+
+ModelConfig = Annotated[StarterModel | LocalModel, Field(discriminator="kind")]
+
+
+class LmConfig(ConfigModel):
+    """How the model answers: the same in search, evaluation and parity.
+
+    Attributes:
+        quantization: of the base GGUF that promptopt makes, and of the deployed GGUF.
+        n_ctx: context window in tokens; capped at what the model was trained for.
+        max_tokens: longest answer in tokens.
+        n_threads: CPU threads; None = all physical cores.
+        n_gpu_layers: layers offloaded to a GPU; -1 = all.
+    """
+
+    quantization: Quantization = "q8_0"
+    n_ctx: int = Field(default=2048, ge=64)
+    max_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    n_threads: int | None = Field(default=None, ge=1)
+    n_gpu_layers: int = 0
+
+
+class RacingConfig(ConfigModel):
+    """When a candidate that is losing is stopped before it has seen every example.
+
+    Attributes:
+        p_threshold: of the one-sided paired Wilcoxon test against the best candidate so far; divided by the number of
+            looks (Bonferroni), because every block of examples is a look.
+        min_examples: examples before the first look.
+        block: examples between looks.
+    """
+
+    enabled: bool = True
+    p_threshold: float = Field(default=0.2, gt=0, lt=1)
+    min_examples: int = Field(default=16, ge=2)
+    block: int = Field(default=8, ge=1)
+
+
+class SearchConfig(ConfigModel):
+    """The Optuna study over layouts, instructions and demos.
+
+    Attributes:
+        trials: how many candidates, the untouched program (trial 0) included.
+        layout: Layout field -> values to search; None searches every field promptopt knows to matter. A field that is
+            not named keeps the value it has in `start`.
+        start: the Layout of the untouched program; what DSPy itself renders unless told otherwise.
+        instructions: written variants, beside the program's own; per predictor the same list.
+        demo_sets: how many sets of labelled demos are drawn from train, beside the empty set.
+        demos_per_set: largest number of demos in a set.
+        val_rows: rows of val that a full evaluation uses; None = all.
+        sampler_startup: random trials before the TPE sampler starts to model.
+    """
+
+    trials: int = Field(default=40, ge=1)
+    layout: dict[str, tuple[JsonValue, ...]] | None = None
+    start: Layout = Layout()
+    instructions: tuple[str, ...] = ()
+    demo_sets: int = Field(default=4, ge=0)
+    demos_per_set: int = Field(default=3, ge=1)
+    val_rows: int | None = Field(default=None, ge=2)
+    sampler_startup: int = Field(default=10, ge=1)
+    racing: RacingConfig = RacingConfig()
+
+    @model_validator(mode="after")
+    def _layouts_exist(self) -> "SearchConfig":
+        for name, values in (self.layout or {}).items():
+            if not values:
+                raise ValueError(f"search.layout.{name} has no values; name at least one")
+            for value in values:
+                Layout.model_validate({**self.start.model_dump(), name: value})
+        return self
+
+
+class DistillConfig(ConfigModel):
+    """Where training rows come from.
+
+    Attributes:
+        teacher: `gold` renders the data's own answers; `candidate` lets the model under the best candidate answer and
+            keeps what the metric accepts.
+        rows: largest number of train rows asked for; None = all.
+        min_score: rows whose answer scores less are dropped.
+        val_share: share of the rows, by content hash, that measures the evaluation loss.
+    """
+
+    teacher: Literal["gold", "candidate"] = "gold"
+    rows: int | None = Field(default=None, ge=2)
+    min_score: float = Field(default=1.0, ge=0, le=1)
+    val_share: float = Field(default=0.1, gt=0, lt=1)
+
+
+class ExportConfig(ConfigModel):
+    """Which GGUFs are made from the merged model, and how parity is proved.
+
+    Attributes:
+        quantizations: files made beside f16, which is always made; the deployed one is `lm.quantization`.
+        parity_prompts: test prompts whose greedy continuations are compared (token ids are compared on all).
+    """
+
+    quantizations: tuple[Quantization, ...] = ("q8_0", "q4_k_m")
+    parity_prompts: int = Field(default=16, ge=1)
+    parity_tokens: int = Field(default=24, ge=1)
+
+
+class ExperimentConfig(ConfigModel):
+    """One experiment, as its YAML file says it.
+
+    Attributes:
+        program: import path `module:name` of a dspy.Module instance, a Module class, or a function that returns one.
+        metric: name in `promptopt.metrics`, or import path `module:name` of a Metric.
+        run_dir: folder of the run; default `runs/<name>` in the working directory.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = 0
+    program: str
+    metric: str
+    data: DataConfig
+    model: ModelConfig
+    lm: LmConfig = LmConfig()
+    search: SearchConfig = SearchConfig()
+    distill: DistillConfig = DistillConfig()
+    finetune: TrainingRecipe = TrainingRecipe()
+    export: ExportConfig = ExportConfig()
+    run_dir: str | None = None

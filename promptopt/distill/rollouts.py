@@ -1,0 +1,90 @@
+"""Rollouts: a teacher's answers to training inputs, each with its score. Renders nothing."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import dspy
+from pydantic import JsonValue
+
+from promptopt.errors import ConfigError
+from promptopt.evaluation.evaluate import Evaluator, TraceStep
+from promptopt.metrics.base import Metric
+from promptopt.records import DataRow, Record
+from promptopt.rundir import append_jsonl, read_jsonl
+
+
+class RolloutStep(Record):
+    """One predictor call of a rollout."""
+
+    predictor: str
+    inputs: dict[str, JsonValue]
+    outputs: dict[str, JsonValue]
+
+
+class Rollout(Record):
+    """One teacher answer. `score` is None where the metric was undecided; steps are empty where parsing failed."""
+
+    row_id: str
+    source: Literal["gold", "candidate"]
+    score: float | None
+    steps: tuple[RolloutStep, ...]
+
+
+def gold_rollouts(program: dspy.Module, metric: Metric, rows: Sequence[DataRow]) -> list[Rollout]:
+    """Return the data's own answers as rollouts, scored by the metric: a row that fails its own metric is bad data.
+
+    Raises:
+        ConfigError: the program has several predictors (the data does not say what the inner ones answer), or an output
+            field is not among the data's fields.
+    """
+    predictors = dict(program.named_predictors())
+    if len(predictors) != 1:
+        raise ConfigError(
+            f"distill.teacher `gold` needs a program of one predictor; this one has {sorted(predictors)}. "
+            "Use `teacher: candidate`."
+        )
+    ((name, predictor),) = predictors.items()
+    inputs = list(predictor.signature.input_fields)
+    outputs = [field for field in predictor.signature.output_fields if field != "reasoning"]
+    rollouts = []
+    for row in rows:
+        missing = [field for field in [*inputs, *outputs] if row.fields.get(field) is None]
+        if missing:
+            raise ConfigError(
+                f"distill.teacher `gold` needs the signature's fields {inputs + outputs} in the data; row {row.id} "
+                f"lacks {missing}. Map them under data.fields, or use `teacher: candidate`."
+            )
+        answer = {field: row.fields[field] for field in outputs}
+        step = RolloutStep(predictor=name, inputs={field: row.fields[field] for field in inputs}, outputs=answer)
+        score = metric.score(row.fields, answer).value
+        rollouts.append(Rollout(row_id=row.id, source="gold", score=score, steps=(step,)))
+    return rollouts
+
+
+def candidate_rollouts(
+    evaluator: Evaluator,
+    rows: Sequence[DataRow],
+    store: Path | None = None,
+    on_rollout: Callable[[Rollout], None] | None = None,
+) -> list[Rollout]:
+    """Return the teacher's answers to `rows`; those that `store` already holds are not asked for again."""
+    known = {rollout.row_id: rollout for rollout in read_jsonl(store, Rollout)} if store else {}
+    rollouts = []
+    for row in rows:
+        rollout = known.get(row.id)
+        if rollout is None:
+            record, trace = evaluator.rollout(row)
+            rollout = Rollout(
+                row_id=row.id, source="candidate", score=record.score, steps=tuple(_step(step) for step in trace)
+            )
+            if store:
+                append_jsonl(store, rollout)
+        if on_rollout:
+            on_rollout(rollout)
+        rollouts.append(rollout)
+    return rollouts
+
+
+def _step(step: TraceStep) -> RolloutStep:
+    return RolloutStep(predictor=step.predictor, inputs=step.inputs, outputs=step.outputs)

@@ -1,0 +1,61 @@
+"""Where a study lives, and how one that was interrupted goes on. Knows Optuna, no prompts."""
+
+import logging
+import warnings
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import JsonValue
+
+from promptopt.records import TrialRecord
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def open_study(url: str | None, name: str, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+    """Return the study `name` in the storage `url` (None: in memory), made where it does not exist."""
+    return optuna.create_study(storage=url, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True)
+
+
+def seeded_sampler(seed: int, number: int, startup: int) -> optuna.samplers.TPESampler:
+    """Return the sampler of trial `number`.
+
+    Every trial has a sampler of its own seed, so that a study that was killed and started again proposes exactly what
+    the unbroken one would have proposed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(seed=seed * 100_003 + number, n_startup_trials=startup)
+
+
+def next_trial(study: optuna.Study) -> optuna.Trial:
+    """Return the trial that a killed process left running, or a new one."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return optuna.Trial(study, running[0]._trial_id) if running else study.ask()
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the finished trials in order of number."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    return sorted(study.get_trials(deepcopy=False, states=states), key=lambda trial: trial.number)
+
+
+def trial_record(trial: FrozenTrial) -> TrialRecord:
+    """Return a finished trial as the record that `trials.jsonl` holds."""
+    noted = trial.user_attrs
+    failed = trial.state is not TrialState.COMPLETE
+    layout: dict[str, JsonValue] = noted.get("layout", {})
+    return TrialRecord(
+        number=trial.number,
+        state="failed" if failed else "raced_out" if noted.get("raced_out") else "complete",
+        value=None if failed else trial.value,
+        mean_score=noted.get("mean_score"),
+        examples=int(noted.get("examples", 0)),
+        candidate_key=str(noted.get("candidate", "")),
+        layout=layout,
+        params=dict(trial.params),
+        parse_failures=int(noted.get("parse_failures", 0)),
+        prompt_tokens=float(noted.get("prompt_tokens", 0.0)),
+        error=str(noted.get("error", "")),
+    )
