@@ -12,6 +12,7 @@ import dspy
 from dspy.lm15 import Request, Response, response_to_events
 
 from promptopt.errors import ConfigError, ContextLengthError, LMError
+from promptopt.lm.collect import note_call
 from promptopt.lm.lm15_bridge import SUPPORTED_PARAMS, as_lm15_errors, messages_of, response_of
 from promptopt.lm.protocol import Completion, Messages
 
@@ -114,7 +115,9 @@ class ScriptedEngine:
             asked = ScriptedRequest(
                 tuple(messages_of(request)), config.max_tokens, config.temperature, config.seed, config.stop
             )
-            return response_of(request, self.player.answer(asked))
+            completion = self.player.answer(asked)
+            note_call(completion)
+            return response_of(request, completion)
 
     def stream(self, request: Request) -> Any:
         """Answer in one piece."""

@@ -10,6 +10,7 @@ from dspy.lm15 import Request, Response, response_to_events
 
 from promptopt.errors import ConfigError
 from promptopt.lm.cache import ResponseCache
+from promptopt.lm.collect import note_call
 from promptopt.lm.llama_cpp.local_chat import ChatRequest, LocalChat
 from promptopt.lm.llama_cpp.model import LoadOptions
 from promptopt.lm.llama_cpp.sampling import Sampling
@@ -47,7 +48,9 @@ class LocalEngine:
                 seed=drawn_seed(defaults.seed if config.seed is None else config.seed),
             )
             wanted = ChatRequest(messages_of(request), config.max_tokens or self.max_tokens, sampling, config.stop)
-            return response_of(request, self.chat.complete(wanted))
+            completion = self.chat.complete(wanted)
+            note_call(completion)
+            return response_of(request, completion)
 
     def stream(self, request: Request) -> Iterator[Any]:
         """Answer in one piece: an answer is only complete when its stop string is known."""
