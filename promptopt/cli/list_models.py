@@ -1,0 +1,34 @@
+"""`promptopt models`: what GGUF and Hugging Face models are at hand."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from promptopt.errors import ConfigError
+from promptopt.lm.models import find_models
+from promptopt.starter.locate import starter_dir
+
+
+def print_models(folders: Sequence[Path]) -> int:
+    """Print a table of the models in `folders`, in the usual places, and the starter model."""
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise ConfigError(f"Not a folder: {', '.join(missing)}. Give folders that hold GGUF files or HF model folders.")
+    table = Table("model", "format", "architecture", "quantization", "parameters", "context", "size", "note")
+    for model in find_models([starter_dir().parent, *folders]):
+        table.add_row(
+            str(model.path),
+            model.format,
+            model.architecture,
+            model.quantization,
+            f"{model.n_params / 1e6:.1f}M" if model.n_params else "",
+            str(model.context_length or ""),
+            f"{model.size_bytes / 1e6:.1f} MB",
+            model.problem,
+        )
+    console = Console()
+    console.print(table)
+    console.print("Looked into: folders given, $PROMPTOPT_MODELS, ./models, the Hugging Face cache.", highlight=False)
+    return 0

@@ -1,0 +1,94 @@
+"""Draws a run while it works, and its table when it is done (rich). Decides nothing."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from promptopt.evaluation.report import summary_table
+from promptopt.pipeline.judgement import TestResults
+from promptopt.rundir import read_json
+
+PLAIN_EVERY_S = 10.0
+"""Without a terminal (CI, a log file) one plain line is printed at most this often."""
+
+
+class LiveProgress:
+    """Draws a bar per stage on a terminal, and plain lines elsewhere. A context manager."""
+
+    def __init__(self, name: str) -> None:
+        self._console = Console(stderr=True)
+        self._name = name
+        self._stage = ""
+        self._task: TaskID | None = None
+        self._printed = 0.0
+        self._started = time.monotonic()
+        self._bars = Progress(
+            TextColumn("[bold]{task.fields[stage]:>9}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+            console=self._console,
+        )
+
+    def __enter__(self) -> "LiveProgress":
+        self._console.print(f"[bold]promptopt[/bold] {self._name}")
+        if self._console.is_terminal:
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, name: str, state: str) -> None:
+        """Start or end the bar of a stage."""
+        self._stage = name
+        if not self._console.is_terminal:
+            self._console.print(f"{time.monotonic() - self._started:7.1f}s  {name}: {state}", highlight=False)
+            return
+        if state == "running":
+            self._task = self._bars.add_task("", total=1, stage=name)
+        elif state == "kept":
+            self._bars.add_task("finished by an earlier run", total=1, completed=1, stage=name)
+        elif self._task is not None:
+            total = self._bars.tasks[self._task].total
+            self._bars.update(self._task, completed=total)
+            self._bars.stop_task(self._task)
+
+    def step(self, done: int, total: int, text: str) -> None:
+        """Move the bar of the running stage."""
+        if self._console.is_terminal and self._task is not None:
+            self._bars.update(self._task, completed=done, total=max(total, 1), description=text)
+        elif time.monotonic() - self._printed >= PLAIN_EVERY_S:
+            self._printed = time.monotonic()
+            elapsed = self._printed - self._started
+            self._console.print(f"{elapsed:7.1f}s  {self._stage} {done}/{total}  {text}", highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print one line above the bars."""
+        self._console.print(text, highlight=False)
+
+
+def print_outcome(folder: Path) -> None:
+    """Print the table of a finished run and where its files are."""
+    console = Console()
+    results = read_json(folder / "evaluate" / "results.json", TestResults)
+    header, *rows = summary_table(results.summaries)
+    table = Table(title="Test split, touched once")
+    for number, title in enumerate(header):
+        table.add_column(title, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    models = folder / "export" / "models.json"
+    if models.exists():
+        console.print(f"GGUF:   {folder / 'export' / json.loads(models.read_text())['deployed']}", highlight=False)
+    console.print(f"Prompt: {folder / 'search' / 'candidate.json'}", highlight=False)
+    console.print(f"Report: {folder / 'report.md'}", highlight=False)

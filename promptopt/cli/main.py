@@ -1,0 +1,135 @@
+"""The command line: parse arguments, call one function, print. Heavy imports happen after parsing, never before."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from promptopt.errors import PromptoptError
+
+STAGE_HELP = {
+    "search": "search layouts, instructions and demos on the frozen model",
+    "distill": "write the accepted answers as training rows in the best layout",
+    "finetune": "train LoRA weights on the distilled rows (QLoRA)",
+    "export": "merge, convert to GGUF, quantize, prove parity",
+    "evaluate": "measure every step on the test split",
+    "report": "write report.md",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own) and return its exit code.
+
+    0: done. 2: something the user can act on went wrong; one clear message says what, and no traceback follows.
+    """
+    arguments = _parser().parse_args(argv)
+    # Programs and signatures are found from the working directory, as `python -m` would find them.
+    sys.path.insert(0, os.getcwd())
+    try:
+        command: Callable[[argparse.Namespace], int] = arguments.command
+        return command(arguments)
+    except KeyboardInterrupt:
+        return _fail("Stopped by Ctrl-C. Everything finished is kept; the same command goes on from here.")
+    except PromptoptError as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(
+                f"The disk is full{f' (writing {error.filename})' if error.filename else ''}. Everything finished is "
+                "kept; free some space and give the same command again."
+            )
+        if error.errno in (errno.EACCES, errno.EROFS):
+            return _fail(f"No permission to write {error.filename!r}. Set run_dir to a folder you may write to.")
+        raise
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="promptopt",
+        description="Find the best prompt for a small model, move the behaviour into its weights, get one GGUF.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    run = commands.add_parser("run", help="all stages of an experiment; goes on where it stopped")
+    _experiment_arguments(run, None)
+    for name, text in STAGE_HELP.items():
+        _experiment_arguments(commands.add_parser(name, help=text), name)
+    validate = commands.add_parser("validate", help="report all problems of experiment files at once")
+    validate.add_argument("files", nargs="*", type=Path, help="default: experiments/*/*.yaml")
+    validate.set_defaults(command=_validate)
+    models = commands.add_parser("models", help="list the GGUF and Hugging Face models at hand")
+    models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
+    models.set_defaults(command=_models)
+    doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor.set_defaults(command=_doctor)
+    parser.add_argument("--version", action="version", version=_version())
+    return parser
+
+
+def _experiment_arguments(parser: argparse.ArgumentParser, only: str | None) -> None:
+    parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
+    parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/<name>)")
+    parser.set_defaults(command=_run, only=only)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from promptopt.config.load import load_experiment
+
+    config = load_experiment(arguments.experiment)
+    if arguments.run_dir is not None:
+        config = config.model_copy(update={"run_dir": str(arguments.run_dir)})
+    _quiet_libraries()
+    from promptopt.cli.live import LiveProgress, print_outcome
+    from promptopt.pipeline.run import run_experiment
+
+    with LiveProgress(config.name) as progress:
+        folder = run_experiment(config, progress, arguments.only)
+    if arguments.only in (None, "evaluate", "report"):
+        print_outcome(folder)
+    else:
+        print(f"Stage {arguments.only} is finished: {folder / arguments.only}")
+    return 0
+
+
+def _quiet_libraries() -> None:
+    import logging
+
+    # A truncated answer is data here (it does not parse, or scores what it scores); thousands of lines say nothing more.
+    logging.getLogger("dspy").setLevel(logging.ERROR)
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from promptopt.cli.validate import validate_files
+
+    return validate_files(arguments.files or sorted(Path("experiments").glob("*/*.yaml")))
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from promptopt.cli.list_models import print_models
+
+    return print_models(arguments.folders)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from promptopt.cli.doctor import print_doctor
+
+    return print_doctor()
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"promptopt {version('promptopt')}"
+    except PackageNotFoundError:
+        return "promptopt (not installed)"
+
+
+def _fail(message: str) -> int:
+    print(f"promptopt: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What the stages of a run share: the config, the folder, and the objects the config names, built once and late."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import dspy
+from pydantic import JsonValue
+
+from promptopt.candidate import Candidate
+from promptopt.config.experiment import ExperimentConfig
+from promptopt.config.load import import_object
+from promptopt.errors import ConfigError
+from promptopt.lm.llama_cpp.facade import LlamaCpp
+from promptopt.metrics.base import Metric
+from promptopt.metrics.registry import get_metric
+from promptopt.pipeline.models import ModelSource, model_source
+from promptopt.pipeline.progress import Progress
+from promptopt.rundir import RunDir, Stage
+
+
+@dataclass
+class RunContext:
+    """One run.
+
+    Attributes:
+        stages: the stages opened so far, by name; later ones are keyed by the inputs of those they build on.
+    """
+
+    config: ExperimentConfig
+    run: RunDir
+    progress: Progress
+    stages: dict[str, Stage] = field(default_factory=dict)
+    _lms: dict[Path, LlamaCpp] = field(default_factory=dict)
+
+    @cached_property
+    def program(self) -> dspy.Module:
+        """The program of the experiment."""
+        return build_program(self.config.program)
+
+    @cached_property
+    def metric(self) -> Metric:
+        """The metric of the experiment."""
+        return get_metric(self.config.metric)
+
+    @cached_property
+    def source(self) -> ModelSource:
+        """The files of the experiment's model."""
+        return model_source(self.config)
+
+    @property
+    def untouched(self) -> Candidate:
+        """The program as it was written, in the start layout."""
+        return Candidate.of_program(self.program, self.config.search.start)
+
+    def lm(self, gguf: Path) -> LlamaCpp:
+        """Return the LM on `gguf`, loaded once per run."""
+        if gguf not in self._lms:
+            settings = self.config.lm
+            self._lms[gguf] = LlamaCpp(
+                gguf,
+                n_ctx=settings.n_ctx,
+                max_tokens=settings.max_tokens,
+                temperature=settings.temperature,
+                n_threads=settings.n_threads,
+                n_gpu_layers=settings.n_gpu_layers,
+                seed=self.config.seed,
+            )
+        return self._lms[gguf]
+
+    def open(self, name: str, settings: JsonValue, after: tuple[str, ...]) -> Stage:
+        """Open stage `name`; its result depends on `settings` and on those of the stages `after` that this run has."""
+        upstream: JsonValue = {earlier: self.stages[earlier].inputs for earlier in after if earlier in self.stages}
+        self.stages[name] = self.run.stage(name, {"settings": settings, "after": upstream})
+        return self.stages[name]
+
+
+def build_program(path: str) -> dspy.Module:
+    """Return the dspy.Module that `path` names: an instance, a Module class, or a function that makes one.
+
+    Raises:
+        ConfigError: the path does not lead to a program.
+    """
+    named = import_object(path, what="program")
+    made = named if isinstance(named, dspy.Module) else named() if callable(named) else named
+    if not isinstance(made, dspy.Module):
+        raise ConfigError(
+            f"The program {path!r} is a {type(made).__name__}, not a dspy.Module. Name a module instance, a Module "
+            "class, or a function without arguments that returns one."
+        )
+    return made

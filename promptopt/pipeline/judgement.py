@@ -1,0 +1,94 @@
+"""The stage `evaluate`: the only reader of the test split, which measures every step of the road with one evaluator."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from promptopt.candidate import Candidate
+from promptopt.errors import StageError
+from promptopt.evaluation.compare import summarise
+from promptopt.evaluation.evaluate import Evaluator, iterate_rows
+from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.prepare import base_gguf
+from promptopt.pipeline.prompts import best_candidate, student_of
+from promptopt.pipeline.weights import ExportedModels, prompts_of, prove_parity
+from promptopt.records import DataRow, EvaluationSummary, ExampleRecord, ParityReport, Record
+from promptopt.rundir import Stage, read_json, read_jsonl, write_json
+
+
+class TestResults(Record):
+    """The table of the report. `parity` is over all test prompts; None for a model that was not tuned."""
+
+    summaries: tuple[EvaluationSummary, ...]
+    parity: ParityReport | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One model and prompt to measure."""
+
+    name: str
+    title: str
+    gguf: Path
+    candidate: Candidate
+
+
+def evaluate_settings(context: RunContext) -> JsonValue:
+    """Return what the stage `evaluate` depends on."""
+    return {"tuned": "export" in context.stages}
+
+
+def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
+    """Measure every column on test; write evaluate/<column>.jsonl and evaluate/results.json."""
+    rows = read_jsonl(context.stages["data"].path / "test.jsonl", DataRow)
+    columns = _columns(context)
+    total = len(columns) * len(rows)
+    summaries = []
+    for number, column in enumerate(columns):
+        evaluator = Evaluator(
+            context.program, column.candidate, context.lm(column.gguf), context.metric, context.config.data.inputs
+        )
+        records: list[ExampleRecord] = []
+        for record in iterate_rows(evaluator, rows, stage.path / f"{column.name}.jsonl"):
+            records.append(record)
+            context.progress.step(number * len(rows) + len(records), total, column.title)
+        summaries.append(summarise(column.name, column.title, "test", records, context.config.seed))
+    parity = None
+    if "export" in context.stages:
+        exported = context.stages["export"].path
+        prompts = prompts_of(context, rows)
+        parity = prove_parity(context, exported / "merged", exported / "tuned-f16.gguf", prompts, greedy_prompts=0)
+    write_json(stage.path / "results.json", TestResults(summaries=tuple(summaries), parity=parity))
+    return {summary.name: summary.mean for summary in summaries}
+
+
+def test_results(context: RunContext) -> TestResults:
+    """Return what the evaluate stage measured."""
+    return read_json(context.stages["evaluate"].path / "results.json", TestResults)
+
+
+def test_records(context: RunContext, column: str) -> list[ExampleRecord]:
+    """Return the test records of one column, for paired comparison."""
+    records = read_jsonl(context.stages["evaluate"].path / f"{column}.jsonl", ExampleRecord)
+    if not records:
+        raise StageError(f"There are no test records of column {column!r}. Run `promptopt evaluate` first.")
+    return records
+
+
+def _columns(context: RunContext) -> list[Column]:
+    base = base_gguf(context)
+    columns = [
+        Column("base_plain", "base model, plain DSPy prompt", base, context.untouched),
+        Column("base_best", "base model, best prompt found", base, best_candidate(context)),
+    ]
+    if "export" in context.stages:
+        exported = context.stages["export"].path
+        student = student_of(context)
+        models = read_json(exported / "models.json", ExportedModels)
+        quantization = context.config.lm.quantization
+        columns += [
+            Column("tuned_f16", "fine-tuned (full precision, f16)", exported / "tuned-f16.gguf", student),
+            Column("tuned_gguf", f"fine-tuned GGUF ({quantization})", exported / models.deployed, student),
+        ]
+    return columns

@@ -1,0 +1,87 @@
+"""The first stages: `data` (rows into splits) and `base` (the model as the GGUF that is searched with)."""
+
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from promptopt.data.loaders import load_rows
+from promptopt.data.splits import check_leaks, fingerprint, split_rows
+from promptopt.errors import ConfigError, StageError
+from promptopt.evaluation.report_data import DataOverview
+from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.models import make_gguf
+from promptopt.records import DataRow
+from promptopt.rundir import Stage, read_jsonl, write_json, write_jsonl
+
+
+def data_settings(context: RunContext) -> JsonValue:
+    """Return what the stage `data` depends on."""
+    return context.config.data.model_dump(mode="json")
+
+
+def run_data(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
+    """Load, split and check the data; write data/{train,val,test}.jsonl and data/overview.json."""
+    config = context.config.data
+    _check_signature(context)
+    loaded = load_rows(config)
+    splits = split_rows(loaded, config)
+    check_leaks(splits)
+    for name, rows in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        write_jsonl(stage.path / f"{name}.jsonl", rows)
+    overview = DataOverview(
+        rows={"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
+        bad_rows=loaded.bad_rows,
+        duplicates=loaded.duplicates,
+        overlapping=splits.overlapping,
+        left_over=splits.left_over,
+        fingerprints={
+            "train": fingerprint(splits.train),
+            "val": fingerprint(splits.val),
+            "test": fingerprint(splits.test),
+        },
+    )
+    write_json(stage.path / "overview.json", overview)
+    return dict(overview.rows)
+
+
+def read_split(context: RunContext, name: str) -> list[DataRow]:
+    """Return the rows of `train` or `val`. The test split has one reader, the evaluate stage, and this is not it."""
+    if name not in ("train", "val"):
+        raise StageError(f"Split {name!r} is not for search or training; they see `train` and `val` only.")
+    return read_jsonl(context.stages["data"].path / f"{name}.jsonl", DataRow)
+
+
+def base_settings(context: RunContext) -> JsonValue:
+    """Return what the stage `base` depends on."""
+    return {"model": dict(context.source.identity()), "quantization": context.config.lm.quantization}
+
+
+def run_base(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
+    """Make the base GGUF from the Hugging Face folder, or take the one the user brought."""
+    source = context.source
+    if source.gguf is not None or source.hf_dir is None:
+        return {"gguf": str(source.gguf)}
+    made = make_gguf(source.hf_dir, stage.path, context.config.lm.quantization, "base")
+    write_json(stage.path / "gguf.json", made)
+    return {"gguf": made.path, "sha256": made.sha256}
+
+
+def base_gguf(context: RunContext) -> Path:
+    """Return the GGUF of the untuned model."""
+    return context.source.gguf or context.stages["base"].path / f"base-{context.config.lm.quantization}.gguf"
+
+
+def _check_signature(context: RunContext) -> None:
+    mapped = context.config.data.fields
+    predictors = dict(context.program.named_predictors())
+    if len(predictors) != 1:
+        return
+    ((_, predictor),) = predictors.items()
+    allowed = [*predictor.signature.input_fields, *predictor.signature.output_fields]
+    unknown = [name for name in context.config.data.inputs if name not in predictor.signature.input_fields]
+    missing = [name for name in predictor.signature.input_fields if name not in mapped]
+    if unknown or missing:
+        raise ConfigError(
+            f"data.fields and data.inputs do not fit the signature of {context.config.program!r}: inputs it does not "
+            f"have: {unknown}; inputs without a column: {missing}. Its fields are {allowed}."
+        )

@@ -1,0 +1,102 @@
+"""The road: the stages in order, each run unless it is finished. Reads as the table of contents of a run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from promptopt.config.experiment import ExperimentConfig
+from promptopt.errors import StageError
+from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.judgement import evaluate_settings, run_evaluate
+from promptopt.pipeline.prepare import base_settings, data_settings, run_base, run_data
+from promptopt.pipeline.progress import Progress, Silent
+from promptopt.pipeline.prompts import distill_settings, run_distill, run_search, search_settings
+from promptopt.pipeline.reporting import report_settings, run_report
+from promptopt.pipeline.weights import export_settings, finetune_settings, run_export, run_finetune
+from promptopt.rundir import RunDir, Stage, write_json
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of the road.
+
+    Attributes:
+        settings: what the stage depends on, beside the stages `after`; a changed setting starts a fresh folder.
+        work: does it, in the stage's folder, and returns what stage.json notes. May be killed and called again.
+    """
+
+    name: str
+    after: tuple[str, ...]
+    settings: Callable[[RunContext], JsonValue]
+    work: Callable[[RunContext, Stage], dict[str, JsonValue]]
+
+
+ROAD = (
+    StagePlan("data", (), data_settings, run_data),
+    StagePlan("base", (), base_settings, run_base),
+    StagePlan("search", ("data", "base"), search_settings, run_search),
+    StagePlan("distill", ("search",), distill_settings, run_distill),
+    StagePlan("finetune", ("distill", "base"), finetune_settings, run_finetune),
+    StagePlan("export", ("finetune",), export_settings, run_export),
+    StagePlan("evaluate", ("search", "export"), evaluate_settings, run_evaluate),
+    StagePlan("report", ("evaluate",), report_settings, run_report),
+)
+WEIGHTS_STAGES = ("distill", "finetune", "export")
+RUN_WITHOUT_ASKING = ("data", "base")
+
+
+def run_experiment(config: ExperimentConfig, progress: Progress | None = None, only: str | None = None) -> Path:
+    """Run the stages of an experiment that are not finished; the same call after a kill goes on.
+
+    Args:
+        only: one stage to run, after the cheap preparations; the stages before it must be finished. None runs all.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        StageError: `only` needs a stage that has not finished, or a model that can be trained.
+        PromptoptError: whatever a stage finds wrong; everything finished before stays finished.
+    """
+    run = RunDir(Path(config.run_dir) if config.run_dir else Path("runs") / config.name)
+    context = RunContext(config, run, progress or Silent())
+    road = _road(context, only)
+    with run.lock():
+        write_json(run.path / "experiment.json", config)
+        for plan in road:
+            _pass(context, plan, only)
+            if plan.name == only:
+                break
+    return run.path
+
+
+def _road(context: RunContext, only: str | None) -> list[StagePlan]:
+    if context.source.hf_dir is not None:
+        return list(ROAD)
+    if only in WEIGHTS_STAGES:
+        raise StageError(
+            f"Stage {only!r} needs a model that can be trained; the experiment's model is a GGUF alone. Name its "
+            "Hugging Face folder as model.hf_dir."
+        )
+    context.progress.say("The model is a GGUF alone: its prompt is searched and measured, its weights are not tuned.")
+    return [plan for plan in ROAD if plan.name not in WEIGHTS_STAGES]
+
+
+def _pass(context: RunContext, plan: StagePlan, only: str | None) -> None:
+    stage = context.open(plan.name, plan.settings(context), plan.after)
+    if stage.complete:
+        context.progress.stage(plan.name, "kept")
+        return
+    if only is not None and plan.name != only and plan.name not in RUN_WITHOUT_ASKING:
+        raise StageError(
+            f"Stage {only!r} needs {plan.name!r}, which has not finished in {context.run.path}. Run `promptopt "
+            f"{plan.name}` with the same file first, or `promptopt run` for all stages."
+        )
+    context.progress.stage(plan.name, "running")
+    started = time.monotonic()
+    outputs = plan.work(context, stage)
+    stage.finish(outputs, seconds=time.monotonic() - started)
+    context.progress.stage(plan.name, "done")

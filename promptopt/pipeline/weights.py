@@ -1,0 +1,165 @@
+"""The weights stages: `finetune` and `export`. The only place, with evaluate's parity check, where both wings meet."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from promptopt.errors import StageError
+from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.prepare import read_split
+from promptopt.pipeline.prompts import student_of
+from promptopt.records import (
+    ChatMessage,
+    DataRow,
+    FinetuneResult,
+    GgufModel,
+    LossPoint,
+    ParityReport,
+    Quantization,
+    Record,
+)
+from promptopt.rundir import Stage, read_json, write_json
+
+
+class ExportedModels(Record):
+    """What the export stage left behind: the GGUFs, the first of them f16, and how the f16 file agrees with HF."""
+
+    ggufs: tuple[GgufModel, ...]
+    deployed: str
+    parity: ParityReport
+
+
+def finetune_settings(context: RunContext) -> JsonValue:
+    """Return what the stage `finetune` depends on."""
+    return {"recipe": context.config.finetune.model_dump(mode="json"), "seed": context.config.seed}
+
+
+def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
+    """Train LoRA weights on the distilled rows; write finetune/lora/ and finetune/result.json."""
+    from promptopt.finetune.train import finetune
+
+    def on_progress(point: LossPoint, total_steps: int) -> None:
+        parts = [f"step {point.step}/{total_steps}"]
+        parts += [f"loss {point.loss:.3f}"] if point.loss is not None else []
+        parts += [f"eval loss {point.eval_loss:.3f}"] if point.eval_loss is not None else []
+        context.progress.step(point.step, total_steps, ", ".join(parts))
+
+    distilled = context.stages["distill"].path
+    result = finetune(
+        distilled / "train.jsonl",
+        distilled / "val.jsonl",
+        _hf_dir(context),
+        context.config.finetune,
+        stage.path,
+        context.config.seed,
+        on_progress,
+    )
+    return {"best_eval_loss": result.best_eval_loss, "steps": result.steps}
+
+
+def export_settings(context: RunContext) -> JsonValue:
+    """Return what the stage `export` depends on."""
+    return {**context.config.export.model_dump(mode="json"), "deployed": context.config.lm.quantization}
+
+
+def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
+    """Merge, convert, quantize, and prove parity on the validation prompts; write export/*.gguf and models.json."""
+    from promptopt.export.convert import convert_to_gguf
+    from promptopt.export.merge import merge_lora
+    from promptopt.export.quantize import quantize_gguf
+
+    config = context.config
+    tuned = context.stages["finetune"].path
+    result = read_json(tuned / "result.json", FinetuneResult)
+    context.progress.step(0, 4, "merging into the dequantised base")
+    merged = merge_lora(
+        _hf_dir(context), tuned / result.lora_dir, stage.path / "merged", config.finetune.base_quantization
+    )
+    context.progress.step(1, 4, "converting to GGUF")
+    f16 = stage.path / "tuned-f16.gguf"
+    ggufs = [convert_to_gguf(merged, f16, outtype="f16", metadata=_metadata(context))]
+    for number, quantization in enumerate(_quantizations(context)):
+        context.progress.step(2, 4, f"quantizing {quantization} ({number + 1}/{len(_quantizations(context))})")
+        ggufs.append(quantize_gguf(f16, stage.path / f"tuned-{quantization}.gguf", quantization))
+    context.progress.step(3, 4, "comparing tokens with the Hugging Face model")
+    prompts = prompts_of(context, read_split(context, "val"))
+    parity = prove_parity(context, merged, f16, prompts, config.export.parity_prompts)
+    deployed = f"tuned-{config.lm.quantization}.gguf"
+    models = ExportedModels(
+        ggufs=tuple(gguf.model_copy(update={"path": Path(gguf.path).name}) for gguf in ggufs),
+        deployed=deployed,
+        parity=parity,
+    )
+    write_json(stage.path / "models.json", models)
+    return {"deployed": deployed, "greedy_equal": parity.greedy_equal, "greedy_prompts": parity.greedy_prompts}
+
+
+def prove_parity(
+    context: RunContext, merged: Path, gguf: Path, prompts: Sequence[tuple[ChatMessage, ...]], greedy_prompts: int
+) -> ParityReport:
+    """Return how llama.cpp on `gguf` agrees with the HF model `merged` on `prompts`.
+
+    Raises:
+        ExportError: a prompt's token ids differ; a model served on other tokens is another model.
+    """
+    from promptopt.export.parity import compare, hf_reference, require_parity
+
+    reference = hf_reference(
+        merged, prompts, max_new_tokens=context.config.export.parity_tokens, greedy_prompts=greedy_prompts
+    )
+    lm = context.lm(gguf)
+    report = compare(
+        reference,
+        tokenize=lambda messages: lm.tokenize_messages([message.model_dump() for message in messages]),
+        generate=lm.generate_tokens,
+        quantization="f16",
+    )
+    require_parity(report)
+    return report
+
+
+def prompts_of(context: RunContext, rows: Sequence[DataRow]) -> list[tuple[ChatMessage, ...]]:
+    """Return the prompts of the program's first predictor for `rows`, as the student is asked."""
+    from promptopt.layout.dspy_adapter import signature_spec
+    from promptopt.layout.render import render_messages
+
+    student = student_of(context)
+    program = student.apply(context.program.deepcopy())
+    name, predictor = program.named_predictors()[0]
+    spec = signature_spec(predictor.signature)
+    names = [field for field in predictor.signature.input_fields if field in rows[0].fields]
+    return [
+        tuple(
+            ChatMessage.model_validate(message)
+            for message in render_messages(
+                student.layout,
+                spec,
+                student.predictors[name].demos,
+                {field: row.fields[field] for field in names if field in row.fields},
+            )
+        )
+        for row in rows
+    ]
+
+
+def _quantizations(context: RunContext) -> list[Quantization]:
+    wanted = [context.config.lm.quantization, *context.config.export.quantizations]
+    return [quantization for quantization in dict.fromkeys(wanted) if quantization != "f16"]
+
+
+def _metadata(context: RunContext) -> dict[str, str]:
+    return {
+        "promptopt.candidate": student_of(context).model_dump_json(),
+        "promptopt.experiment": context.config.name,
+        "promptopt.program": context.config.program,
+    }
+
+
+def _hf_dir(context: RunContext) -> Path:
+    if context.source.hf_dir is None:
+        raise StageError(
+            "The experiment's model is a GGUF alone, which cannot be trained. Name its Hugging Face folder as "
+            "model.hf_dir, or stop after `promptopt search`."
+        )
+    return context.source.hf_dir
