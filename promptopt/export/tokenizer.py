@@ -1,0 +1,225 @@
+"""Turns a Hugging Face tokenizer (byte-level BPE in `tokenizer.json`) into what GGUF embeds of it.
+
+Reads JSON only, neither transformers nor tokenizers. Knows nothing about weights.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from promptopt.errors import ExportError
+from promptopt.export.end_tokens import SpecialIds, read_special_ids
+from promptopt.export.hf_folder import read_json
+from promptopt.export.pre_tokenizer import recognise
+
+
+class TokenType(IntEnum):
+    """llama.cpp's kinds of tokens; the text of CONTROL and USER_DEFINED tokens is matched before anything else."""
+
+    NORMAL = 1
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTokenizer:
+    """A tokenizer as GGUF holds it.
+
+    Attributes:
+        pre_tokenizer: llama.cpp's name.
+        tokens, types: of shape (vocab_size,); ids the tokenizer does not use are UNUSED padding.
+        merges: "left right", best first.
+        add_bos, add_eos: whether the tokenizer surrounds plain text with these (chat templates write their own).
+        chat_template: Jinja source; None for a base model.
+    """
+
+    pre_tokenizer: str
+    tokens: tuple[str, ...]
+    types: tuple[TokenType, ...]
+    merges: tuple[str, ...]
+    special: SpecialIds
+    add_bos: bool
+    add_eos: bool
+    chat_template: str | None
+
+
+def read_tokenizer(hf_dir: Path, vocab_size: int) -> GgufTokenizer:
+    """Read the tokenizer of a Hugging Face model folder.
+
+    Args:
+        hf_dir: folder with `tokenizer.json`, and as far as there are `tokenizer_config.json`, `chat_template.jinja`,
+            `generation_config.json`, `config.json`.
+        vocab_size: rows of the embedding matrix.
+
+    Raises:
+        ExportError: a tokenizer that llama.cpp would read differently.
+    """
+    source = str(hf_dir / "tokenizer.json")
+    tokenizer = read_json(hf_dir / "tokenizer.json")
+    if not tokenizer:
+        raise ExportError(
+            f"{source} is missing; the export needs a fast tokenizer. Load and save it once with "
+            "transformers.AutoTokenizer, which converts tokenizer.model or vocab.json."
+        )
+    _refuse_variants(tokenizer, source)
+    config = read_json(hf_dir / "tokenizer_config.json")
+    added = _added_tokens(tokenizer, config, source)
+    tokens, types = _vocabulary(tokenizer["model"]["vocab"], added, vocab_size, source)
+    template = _chat_template(hf_dir, config)
+    special = read_special_ids(hf_dir, config, tokens, template or "")
+    add_bos, add_eos = _surroundings(tokenizer.get("post_processor"), tokens, special, source)
+    return GgufTokenizer(
+        pre_tokenizer=recognise(tokenizer, source=source),
+        tokens=tokens,
+        types=types,
+        merges=tuple(pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]),
+        special=special,
+        add_bos=add_bos,
+        add_eos=add_eos,
+        chat_template=template,
+    )
+
+
+def _refuse_variants(tokenizer: Mapping[str, Any], source: str) -> None:
+    """Stop at kinds of tokenizers whose text llama.cpp would cut into other tokens."""
+    model = tokenizer.get("model", {})
+    fallback = " with byte fallback" if model.get("byte_fallback") else ""
+    if model.get("type") != "BPE" or fallback:
+        raise ExportError(
+            f"{source} is a {model.get('type')} tokenizer{fallback}; "
+            "the export writes byte-level BPE (Llama 3, Qwen2, GPT-2, SmolLM), not SentencePiece (Llama 2, Mistral). "
+            "Convert such a model with llama.cpp's convert_hf_to_gguf.py and give the GGUF as model.gguf."
+        )
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise ExportError(f"{source} has {key} = {model[key]!r}, which llama.cpp does not know; allowed is none.")
+    # Qwen2 composes characters (NFC) first, llama.cpp never does: equal for all text that is composed already.
+    normalizer = tokenizer.get("normalizer")
+    if normalizer is not None and normalizer.get("type") != "NFC":
+        raise ExportError(f"{source} normalizes text by {normalizer!r}; allowed are NFC and none.")
+
+
+def _added_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any], source: str) -> dict[int, Mapping[str, Any]]:
+    """Return tokens that are matched as whole text, by id, from both files that may define them."""
+    added = {int(token["id"]): token for token in tokenizer.get("added_tokens", ())}
+    for number, token in config.get("added_tokens_decoder", {}).items():
+        added.setdefault(int(number), token)
+    for token in added.values():
+        stripping = [flag for flag in ("lstrip", "rstrip", "single_word") if token.get(flag)]
+        if stripping:
+            raise ExportError(
+                f"The token {token['content']!r} in {source} has {', '.join(stripping)} set, which GGUF cannot say; "
+                "the same text would give other tokens. Set it to false in the tokenizer and train again with it."
+            )
+    return added
+
+
+def _vocabulary(
+    vocab: Mapping[str, int], added: Mapping[int, Mapping[str, Any]], vocab_size: int, source: str
+) -> tuple[tuple[str, ...], tuple[TokenType, ...]]:
+    """Return text and type of every id below `vocab_size`."""
+    texts = {number: text for text, number in vocab.items()} | {number: t["content"] for number, t in added.items()}
+    if texts and max(texts) >= vocab_size:
+        raise ExportError(
+            f"{source} has token ids up to {max(texts)}, but the model only {vocab_size} embeddings. Call "
+            "model.resize_token_embeddings(len(tokenizer)) and train, or save the tokenizer that belongs to the model."
+        )
+    missing = [symbol for symbol in byte_symbols() if symbol not in vocab]
+    if missing:
+        raise ExportError(
+            f"{source} lacks {len(missing)} of the 256 byte symbols (first: {missing[0]!r}), so some text has no "
+            "tokens. Train the tokenizer with initial_alphabet=pre_tokenizers.ByteLevel.alphabet()."
+        )
+    tokens = tuple(texts.get(number, f"[PAD{number}]") for number in range(vocab_size))
+    if len(set(tokens)) < len(tokens):
+        twice = next(text for number, text in enumerate(tokens) if text in tokens[:number])
+        raise ExportError(f"{source} holds the token {twice!r} under two ids; llama.cpp allows one. Remove one.")
+    return tokens, tuple(_token_type(number, texts, added) for number in range(vocab_size))
+
+
+def _token_type(number: int, texts: Mapping[int, str], added: Mapping[int, Mapping[str, Any]]) -> TokenType:
+    if number in added:
+        return TokenType.CONTROL if added[number].get("special") else TokenType.USER_DEFINED
+    return TokenType.NORMAL if number in texts else TokenType.UNUSED
+
+
+def byte_symbols() -> list[str]:
+    """Return the 256 printable characters that stand for bytes in byte-level BPE (GPT-2's table), in byte order."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    symbol = {byte: chr(byte) for byte in printable} | {byte: chr(256 + rank) for rank, byte in enumerate(others)}
+    return [symbol[byte] for byte in range(256)]
+
+
+def _chat_template(hf_dir: Path, config: Mapping[str, Any]) -> str | None:
+    """Return the default chat template; as in transformers, a file of its own overrides the configuration."""
+    file = hf_dir / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    found = config.get("chat_template")
+    if isinstance(found, list):
+        return next((str(entry["template"]) for entry in found if entry["name"] == "default"), None)
+    return found
+
+
+def _surroundings(
+    processor: Mapping[str, Any] | None, tokens: tuple[str, ...], special: SpecialIds, source: str
+) -> tuple[bool, bool]:
+    """Return whether the tokenizer puts the bos token before and the eos token behind plain text."""
+    pieces = [
+        piece for step in _processors(processor) if step["type"] == "TemplateProcessing" for piece in step["single"]
+    ]
+    names = ["text" if "Sequence" in piece else piece["SpecialToken"]["id"] for piece in pieces]
+    bos = tokens[special.bos] if special.bos is not None else None
+    eos = tokens[special.eos]
+    before, _, behind = _parted(names)
+    if before not in ([], [bos]) or behind not in ([], [eos]):
+        raise ExportError(
+            f"The post-processor of {source} writes {' '.join(names)}; GGUF can express bos ({bos!r}) before and eos "
+            f"({eos!r}) behind the text."
+        )
+    return bool(before), bool(behind)
+
+
+def _processors(processor: Mapping[str, Any] | None) -> Iterable[Mapping[str, Any]]:
+    if processor is None:
+        return []
+    return processor["processors"] if processor["type"] == "Sequence" else [processor]
+
+
+def _parted(names: list[str]) -> tuple[list[str], str, list[str]]:
+    """Part ["<s>", "text"] at the text."""
+    if "text" not in names:
+        return [], "text", []
+    middle = names.index("text")
+    return names[:middle], "text", names[middle + 1 :]
+
+
+def add_tokenizer(writer: Any, tokenizer: GgufTokenizer) -> None:
+    """Write all keys of the tokenizer to a `gguf.GGUFWriter`."""
+    writer.add_tokenizer_model("gpt2")  # llama.cpp's word for every byte-level BPE
+    writer.add_tokenizer_pre(tokenizer.pre_tokenizer)
+    writer.add_token_list(list(tokenizer.tokens))
+    writer.add_token_types([int(kind) for kind in tokenizer.types])
+    if tokenizer.merges:
+        writer.add_token_merges(list(tokenizer.merges))
+    special = tokenizer.special
+    # Without the key llama.cpp takes id 11, whatever that is, for bos; like Qwen2, name the padding token instead.
+    stand_in = special.pad if special.pad is not None else special.eos
+    writer.add_bos_token_id(special.bos if special.bos is not None else stand_in)
+    writer.add_eos_token_id(special.eos)
+    writer.add_eot_token_id(special.eot)
+    for number, add in (
+        (special.eom, writer.add_eom_token_id),
+        (special.pad, writer.add_pad_token_id),
+        (special.unk, writer.add_unk_token_id),
+    ):
+        if number is not None:
+            add(number)
+    writer.add_add_bos_token(tokenizer.add_bos)
+    writer.add_add_eos_token(tokenizer.add_eos)
+    if tokenizer.chat_template is not None:
+        writer.add_chat_template(tokenizer.chat_template)
