@@ -40,5 +40,5 @@ def require(module: str) -> ModuleType:
         if error.name != module:
             raise
         raise MissingExtraError(
-            f"The Python package {module!r} is needed here and is not installed. Install it with: {install_line(module)}"
+            f"The Python package {module!r} is needed here and is not installed. Install it: {install_line(module)}"
         ) from error

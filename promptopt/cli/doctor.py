@@ -141,7 +141,7 @@ def check_gpu() -> Check:
     usable = _cuda_devices()
     if not gpus and not usable:
         return Check("GPU", State.OK, "none: everything runs on the CPU, slower")
-    text = "; ".join(gpus or usable)
+    text = "; ".join(gpus or usable or [])
     if usable is not None and not usable:
         advice = "the installed torch cannot use it: install a CUDA build of torch (see README, Installing)"
         return Check("GPU", State.WARN, text, advice)

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from promptopt.evaluation.report import summary_table
-from promptopt.pipeline.judgement import TestResults
+from promptopt.pipeline.judgement import RoadResults
 from promptopt.rundir import read_json
 
 PLAIN_EVERY_S = 10.0
@@ -79,7 +79,7 @@ class LiveProgress:
 def print_outcome(folder: Path) -> None:
     """Print the table of a finished run and where its files are."""
     console = Console()
-    results = read_json(folder / "evaluate" / "results.json", TestResults)
+    results = read_json(folder / "evaluate" / "results.json", RoadResults)
     header, *rows = summary_table(results.summaries)
     table = Table(title="Test split, touched once")
     for number, title in enumerate(header):

@@ -109,7 +109,8 @@ def import_object(path: str, *, what: str) -> object:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"The {what} {path!r} cannot be imported: {error}. Run from the folder that holds {module_name.split('.')[0]!r}."
+            f"The {what} {path!r} cannot be imported: {error}. Run promptopt from the folder that holds "
+            f"{module_name.split('.')[0]!r}."
         ) from error
     try:
         return getattr(module, name)

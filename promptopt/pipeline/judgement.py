@@ -17,7 +17,7 @@ from promptopt.records import DataRow, EvaluationSummary, ExampleRecord, ParityR
 from promptopt.rundir import Stage, read_json, read_jsonl, write_json
 
 
-class TestResults(Record):
+class RoadResults(Record):
     """The table of the report. `parity` is over all test prompts; None for a model that was not tuned."""
 
     summaries: tuple[EvaluationSummary, ...]
@@ -59,16 +59,16 @@ def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         exported = context.stages["export"].path
         prompts = prompts_of(context, rows)
         parity = prove_parity(context, exported / "merged", exported / "tuned-f16.gguf", prompts, greedy_prompts=0)
-    write_json(stage.path / "results.json", TestResults(summaries=tuple(summaries), parity=parity))
+    write_json(stage.path / "results.json", RoadResults(summaries=tuple(summaries), parity=parity))
     return {summary.name: summary.mean for summary in summaries}
 
 
-def test_results(context: RunContext) -> TestResults:
+def road_results(context: RunContext) -> RoadResults:
     """Return what the evaluate stage measured."""
-    return read_json(context.stages["evaluate"].path / "results.json", TestResults)
+    return read_json(context.stages["evaluate"].path / "results.json", RoadResults)
 
 
-def test_records(context: RunContext, column: str) -> list[ExampleRecord]:
+def column_records(context: RunContext, column: str) -> list[ExampleRecord]:
     """Return the test records of one column, for paired comparison."""
     records = read_jsonl(context.stages["evaluate"].path / f"{column}.jsonl", ExampleRecord)
     if not records:

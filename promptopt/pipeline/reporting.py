@@ -13,7 +13,7 @@ from promptopt.layout.dspy_adapter import signature_spec
 from promptopt.layout.render import render_messages
 from promptopt.layout.spec import Layout
 from promptopt.pipeline.context import RunContext
-from promptopt.pipeline.judgement import test_records, test_results
+from promptopt.pipeline.judgement import column_records, road_results
 from promptopt.pipeline.prepare import base_gguf, read_split
 from promptopt.pipeline.prompts import best_candidate
 from promptopt.pipeline.record import command_line, git_revision, hardware, package_versions
@@ -39,7 +39,7 @@ def run_report(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
 
 def report_data(context: RunContext) -> ReportData:
     """Return everything the report says about a run whose stages have finished."""
-    results = test_results(context)
+    results = road_results(context)
     tuned = "export" in context.stages
     exported = read_json(context.stages["export"].path / "models.json", ExportedModels) if tuned else None
     parity = tuple(report for report in (exported.parity if exported else None, results.parity) if report)
@@ -61,7 +61,7 @@ def report_data(context: RunContext) -> ReportData:
 
 
 def _comparisons(context: RunContext, summaries: Sequence[EvaluationSummary]) -> tuple[Comparison, ...]:
-    road = {summary.name: test_records(context, summary.name) for summary in summaries}
+    road = {summary.name: column_records(context, summary.name) for summary in summaries}
     return compare_road(road, context.config.seed, preserving=("tuned_gguf",))
 
 

@@ -100,7 +100,7 @@ def test_a_truncated_gguf(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     (folder / "half.gguf").write_bytes(whole[: len(whole) // 2])
     message = _fails(capsys, "run", _write(folder, model={"kind": "local", "gguf": "half.gguf"}))
     assert "half.gguf" in message
-    assert "truncated" in message.lower()
+    assert "incomplete" in message
 
 
 def test_a_prompt_longer_than_the_context(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from promptopt.cli.validate import problems_of
 from promptopt.config.load import load_experiment
 from promptopt.errors import DataError
 from promptopt.lm.gguf_info import read_gguf
-from promptopt.pipeline.judgement import TestResults
+from promptopt.pipeline.judgement import RoadResults
 from promptopt.pipeline.run import ROAD, run_experiment
 from promptopt.rundir import read_json
 
@@ -42,7 +42,7 @@ def test_the_whole_road(path: Path, tmp_path: Path) -> None:
         if "PROMPTOPT_DATA" not in str(error):
             raise
         pytest.skip(str(error))
-    results = read_json(run / "evaluate" / "results.json", TestResults)
+    results = read_json(run / "evaluate" / "results.json", RoadResults)
     assert [summary.name for summary in results.summaries] == ["base_plain", "base_best", "tuned_f16", "tuned_gguf"]
     assert all(summary.n == config.data.split.test for summary in results.summaries)
     assert results.parity is not None

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from promptopt.config.load import load_experiment
-from promptopt.pipeline.judgement import TestResults
+from promptopt.pipeline.judgement import RoadResults
 from promptopt.pipeline.run import run_experiment
 from promptopt.rundir import read_json
 
@@ -87,5 +87,5 @@ def _losses(run: Path) -> list[float]:
 
 
 def _answers(run: Path) -> list[tuple[str, float, int]]:
-    results = read_json(run / "evaluate" / "results.json", TestResults)
+    results = read_json(run / "evaluate" / "results.json", RoadResults)
     return [(summary.name, summary.mean, summary.parse_failures) for summary in results.summaries]
