@@ -16,8 +16,12 @@ from dataclasses import dataclass
 MONTHS = "January February March April May June July August September October November December".split()
 GIVEN = "Agatha Barnaby Cordelia Desmond Eudora Fergus Gwendolen Horatio Imogen Jasper Leopold Millicent Nathaniel Ottilie".split()
 FAMILY = "Ashdown Brackwell Carrowby Dunmore Ellingham Farthing Gillespie Hathersage Inchbald Kettering Lockhart Mossgrove".split()
-HARBOURS = "Selwick Bay|Gull Haven|Cape Orrin|Whitsand|Marrow Quay|Tarn Sound|Old Fenwick|Kelp Point|Saint Brannoc|Iron Strand"
-SHIPS = "Amber Tern|Northern Heron|Lady Marchbanks|Silent Drummer|Copper Gannet|Winter Lantern|Resolute Finch|Pale Mermaid"
+HARBOURS = (
+    "Selwick Bay|Gull Haven|Cape Orrin|Whitsand|Marrow Quay|Tarn Sound|Old Fenwick|Kelp Point|Saint Brannoc|Iron Strand"
+)
+SHIPS = (
+    "Amber Tern|Northern Heron|Lady Marchbanks|Silent Drummer|Copper Gannet|Winter Lantern|Resolute Finch|Pale Mermaid"
+)
 PIECES = "tin lantern|ivory comb|walnut cradle|copper kettle|glass barometer|painted drum|bone whistle|brass sextant|wicker sledge"
 STATIONS = "Hollow Ridge|Frostgate|Cairn Edge|Upper Langmere|Stormhead|Thistle Fell|Greywater|Lantern Rock|Bleak Tor"
 CARGO = "dried figs|barrel staves|raw wool|roof slates|linseed oil|salt herring|grand pianos|printed cotton|pine resin|tea chests"
@@ -27,10 +31,14 @@ ROOMS = "the Long Gallery|the Map Room|the north cellar|the Clock Hall|the upper
 INSTRUMENTS = "a rain gauge|a wind vane|a snow stake|a sunshine recorder|a seismograph|a cloud mirror"
 BEASTS = "a mule|two huskies|a tame raven|a grey goat|three hens|a ginger cat"
 FILLERS = (
-    "The entry was copied by hand in a later year.", "A note in the margin is no longer legible.",
-    "Little else is written on the first page.", "The clerk added that the ink had run.",
-    "Two pages are missing from this part of the register.", "Visitors may read the original on request.",
-    "The remaining lines repeat what other books say.", "An earlier account differs in small points.",
+    "The entry was copied by hand in a later year.",
+    "A note in the margin is no longer legible.",
+    "Little else is written on the first page.",
+    "The clerk added that the ink had run.",
+    "Two pages are missing from this part of the register.",
+    "Visitors may read the original on request.",
+    "The remaining lines repeat what other books say.",
+    "An earlier account differs in small points.",
 )
 
 
@@ -63,16 +71,31 @@ DOMAINS = (
         ("This page of the shipping register concerns the {s}.", "The harbour book opens with the vessel {s}."),
         ("Moored beside her lay the {s}.", "The same page also mentions another vessel, the {s}."),
         (
-            _attribute("person", "Command of the {s} passed to {v}.|{v} stood at the helm of the {s}.|Her orders on the {s} came from {v}.",
-                       "Who commanded the {s}?|Whose orders did the crew of the {s} obey?|Name the skipper of the {s}."),
-            _attribute(HARBOURS, "The {s} was registered at {v}.|Her papers give {v} as the home port of the {s}.|Between voyages the {s} lay at {v}.",
-                       "At which harbour was the {s} registered?|What was the home port of the {s}?|Where did the {s} lie between voyages?"),
-            _attribute(CARGO, "In her hold the {s} carried {v}.|A load of {v} filled the {s}.|The {s} was chartered to haul {v}.",
-                       "What cargo did the {s} carry?|With what was the {s} loaded?|What was the {s} chartered to haul?"),
-            _attribute("date", "The {s} left the slipway on {v}.|She was christened as the {s} on {v}.|On {v} the {s} first touched water.",
-                       "On what date was the {s} launched?|When did the {s} first touch water?|What day was the {s} christened?"),
-            _attribute(YARDS, "The hull of the {s} was laid down by {v}.|Her builders, {v}, were proud of the {s}.|A plate on the {s} names {v}.",
-                       "Which yard built the {s}?|Who laid down the hull of the {s}?|Whose plate is fixed on the {s}?"),
+            _attribute(
+                "person",
+                "Command of the {s} passed to {v}.|{v} stood at the helm of the {s}.|Her orders on the {s} came from {v}.",
+                "Who commanded the {s}?|Whose orders did the crew of the {s} obey?|Name the skipper of the {s}.",
+            ),
+            _attribute(
+                HARBOURS,
+                "The {s} was registered at {v}.|Her papers give {v} as the home port of the {s}.|Between voyages the {s} lay at {v}.",
+                "At which harbour was the {s} registered?|What was the home port of the {s}?|Where did the {s} lie between voyages?",
+            ),
+            _attribute(
+                CARGO,
+                "In her hold the {s} carried {v}.|A load of {v} filled the {s}.|The {s} was chartered to haul {v}.",
+                "What cargo did the {s} carry?|With what was the {s} loaded?|What was the {s} chartered to haul?",
+            ),
+            _attribute(
+                "date",
+                "The {s} left the slipway on {v}.|She was christened as the {s} on {v}.|On {v} the {s} first touched water.",
+                "On what date was the {s} launched?|When did the {s} first touch water?|What day was the {s} christened?",
+            ),
+            _attribute(
+                YARDS,
+                "The hull of the {s} was laid down by {v}.|Her builders, {v}, were proud of the {s}.|A plate on the {s} names {v}.",
+                "Which yard built the {s}?|Who laid down the hull of the {s}?|Whose plate is fixed on the {s}?",
+            ),
         ),
     ),
     Domain(
@@ -80,16 +103,31 @@ DOMAINS = (
         ("Case nine of the museum holds the {s}.", "The curator's card describes the {s}."),
         ("On the same shelf rests the {s}.", "A second card is pinned below, for the {s}."),
         (
-            _attribute("person", "The {s} was a gift of {v}.|{v} bequeathed the {s} to the museum.|The family of {v} parted with the {s}.",
-                       "Who gave the {s} to the museum?|From whom did the museum get the {s}?|Name the donor of the {s}."),
-            _attribute(MATERIALS, "The {s} is fashioned from {v}.|Its maker chose {v} for the {s}.|Under the varnish the {s} turns out to be {v}.",
-                       "Of what is the {s} made?|What did the maker choose for the {s}?|Which material lies under the varnish of the {s}?"),
-            _attribute(ROOMS, "In wintertime the {s} is kept in {v}.|The {s} hung for decades in {v}.|A guide will show the {s} in {v}.",
-                       "In which part of the museum is the {s} kept?|Where will a guide show the {s}?|Where did the {s} hang?"),
-            _attribute("date", "The {s} entered the collection on {v}.|On {v} the {s} was unpacked and dusted.|The ledger shows the {s} under {v}.",
-                       "On what date did the {s} enter the collection?|When was the {s} unpacked?|Under which day does the ledger show the {s}?"),
-            _attribute("mark", "The {s} bears the inventory mark {v}.|A paper tag on the {s} says {v}.|Scholars cite the {s} as {v}.",
-                       "What inventory mark does the {s} bear?|What does the tag on the {s} say?|How do scholars cite the {s}?"),
+            _attribute(
+                "person",
+                "The {s} was a gift of {v}.|{v} bequeathed the {s} to the museum.|The family of {v} parted with the {s}.",
+                "Who gave the {s} to the museum?|From whom did the museum get the {s}?|Name the donor of the {s}.",
+            ),
+            _attribute(
+                MATERIALS,
+                "The {s} is fashioned from {v}.|Its maker chose {v} for the {s}.|Under the varnish the {s} turns out to be {v}.",
+                "Of what is the {s} made?|What did the maker choose for the {s}?|Which material lies under the varnish of the {s}?",
+            ),
+            _attribute(
+                ROOMS,
+                "In wintertime the {s} is kept in {v}.|The {s} hung for decades in {v}.|A guide will show the {s} in {v}.",
+                "In which part of the museum is the {s} kept?|Where will a guide show the {s}?|Where did the {s} hang?",
+            ),
+            _attribute(
+                "date",
+                "The {s} entered the collection on {v}.|On {v} the {s} was unpacked and dusted.|The ledger shows the {s} under {v}.",
+                "On what date did the {s} enter the collection?|When was the {s} unpacked?|Under which day does the ledger show the {s}?",
+            ),
+            _attribute(
+                "mark",
+                "The {s} bears the inventory mark {v}.|A paper tag on the {s} says {v}.|Scholars cite the {s} as {v}.",
+                "What inventory mark does the {s} bear?|What does the tag on the {s} say?|How do scholars cite the {s}?",
+            ),
         ),
     ),
     Domain(
@@ -97,16 +135,31 @@ DOMAINS = (
         ("The observers' diary begins with the hut at {s}.", "This report covers the weather post at {s}."),
         ("Another post stood across the glacier, at {s}.", "The relief party then climbed on to {s}."),
         (
-            _attribute("person", "At {s} the watch was kept by {v}.|{v} wintered alone at {s}.|Readings from {s} are signed {v}.",
-                       "Who kept the watch at {s}?|Which observer wintered at {s}?|Who signed the readings from {s}?"),
-            _attribute(INSTRUMENTS, "The pride of the post at {s} was {v}.|Lightning struck {v} at {s}.|A sled brought {v} up to {s}.",
-                       "Which instrument stood at {s}?|What did a sled bring to {s}?|What was struck by lightning at {s}?"),
-            _attribute("height", "The barometer puts {s} at {v}.|Surveyors give {s} a height of {v}.|The cairn by {s} is marked {v}.",
-                       "How high is {s}?|What height do surveyors give {s}?|At what altitude lies {s}?"),
-            _attribute("date", "Snow closed the path to {s} on {v}.|On {v} the stove at {s} was lit for the first time.|The last reading at {s} is of {v}.",
-                       "On what date was the event noted at {s}?|What day does the diary give for {s}?|Which date belongs to {s}?"),
-            _attribute(BEASTS, "For company {s} had {v}.|The rations at {s} were shared with {v}.|Someone had taken {v} along to {s}.",
-                       "What animal lived at {s}?|With what were the rations at {s} shared?|What company did {s} have?"),
+            _attribute(
+                "person",
+                "At {s} the watch was kept by {v}.|{v} wintered alone at {s}.|Readings from {s} are signed {v}.",
+                "Who kept the watch at {s}?|Which observer wintered at {s}?|Who signed the readings from {s}?",
+            ),
+            _attribute(
+                INSTRUMENTS,
+                "The pride of the post at {s} was {v}.|Lightning struck {v} at {s}.|A sled brought {v} up to {s}.",
+                "Which instrument stood at {s}?|What did a sled bring to {s}?|What was struck by lightning at {s}?",
+            ),
+            _attribute(
+                "height",
+                "The barometer puts {s} at {v}.|Surveyors give {s} a height of {v}.|The cairn by {s} is marked {v}.",
+                "How high is {s}?|What height do surveyors give {s}?|At what altitude lies {s}?",
+            ),
+            _attribute(
+                "date",
+                "Snow closed the path to {s} on {v}.|On {v} the stove at {s} was lit for the first time.|The last reading at {s} is of {v}.",
+                "On what date was the event noted at {s}?|What day does the diary give for {s}?|Which date belongs to {s}?",
+            ),
+            _attribute(
+                BEASTS,
+                "For company {s} had {v}.|The rations at {s} were shared with {v}.|Someone had taken {v} along to {s}.",
+                "What animal lived at {s}?|With what were the rations at {s} shared?|What company did {s} have?",
+            ),
         ),
     ),
 )

@@ -63,7 +63,8 @@ class RacingConfig(ConfigModel):
     Attributes:
         p_threshold: of the one-sided paired Wilcoxon test against the best candidate so far; divided by the number of
             looks (Bonferroni), because every block of examples is a look.
-        min_examples: examples before the first look.
+        min_examples: examples before the first look. Under 14, scipy enumerates the exact test where scores tie, which
+            takes up to a second per look.
         block: examples between looks.
     """
 

@@ -4,12 +4,18 @@ import json
 
 import pytest
 import tokenizer as recipe
+
 from promptopt.starter.locate import starter_dir
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
-TEXTS = ("The Long Gallery, 12 March 1931.", "山田さんは1812年に大阪で生まれました。", "don't  stop\n\n[[ ## answer ## ]]\n<a>x</a>\t{}", "é ü 🙂")
+TEXTS = (
+    "The Long Gallery, 12 March 1931.",
+    "山田さんは1812年に大阪で生まれました。",
+    "don't  stop\n\n[[ ## answer ## ]]\n<a>x</a>\t{}",
+    "é ü 🙂",
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import layouts
 import pytest
 import rows
 import schedule
+
 from promptopt.starter.locate import starter_dir
 
 transformers = pytest.importorskip("transformers")

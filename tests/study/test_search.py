@@ -29,7 +29,7 @@ EXAMPLES = [
 CONFIG = SearchConfig(
     layout={"query_position": ("before", "after"), "output_style": ("dspy", "xml"), "reminder": (True, False)},
     demo_sets=0,
-    racing=RacingConfig(min_examples=6, block=3, p_threshold=0.4),
+    racing=RacingConfig(min_examples=14, block=6, p_threshold=0.4),
     sampler_startup=4,
 )
 

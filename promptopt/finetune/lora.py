@@ -1,0 +1,95 @@
+"""LoRA weights: which layers get them, with what, and how they reach the disk. Knows PEFT, no trainer.
+
+LoRA: Hu et al. 2021, arXiv 2106.09685. rsLoRA scales by alpha / sqrt(rank): Kalajdzievski 2023, arXiv 2312.03732.
+"""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from promptopt.config.recipe import TrainingRecipe
+from promptopt.errors import TrainingError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_TARGETS = {
+    "attention": ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "out_proj", "dense"),
+    "mlp": ("gate_proj", "up_proj", "down_proj", "gate_up_proj", "fc1", "fc2"),
+}
+"""Layer names in Llama, Mistral, Qwen, Gemma, Phi. A model has some of them."""
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+def add_lora(model: "PreTrainedModel", recipe: TrainingRecipe, seed: int) -> Any:
+    """Return `model` wrapped in fresh float32 LoRA weights, drawn from `seed`; the output is unchanged at first.
+
+    Raises:
+        TrainingError: the model has none of the layers that `recipe.target_modules` means.
+    """
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=cast(Any, recipe.alpha),  # annotated int, only ever divided
+        use_rslora=recipe.rslora,
+        lora_dropout=recipe.dropout,
+        target_modules=_target_modules(model, recipe.target_modules),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _target_modules(model: "PreTrainedModel", wanted: str) -> str | list[str]:
+    if wanted == "all-linear":
+        return wanted
+    present = {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    found = sorted(present & set(_TARGETS[wanted]))
+    if not found:
+        raise TrainingError(
+            f"finetune.target_modules is {wanted!r}, but the model has none of {sorted(_TARGETS[wanted])}; its linear "
+            f"layers are {sorted(present)}. Use target_modules: all-linear."
+        )
+    return found
+
+
+def trainable_values(model: Any) -> dict[str, torch.Tensor]:
+    """Return copies of the trainable weights, by name."""
+    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def trainable_count(model: Any) -> int:
+    """Return how many numbers are trained."""
+    return sum(int(value.numel()) for value in model.parameters() if value.requires_grad)
+
+
+def restore_values(model: Any, values: dict[str, torch.Tensor]) -> None:
+    """Give the trainable weights back the values and the dtype they had.
+
+    TRL casts the LoRA weights of a 4-bit model to bfloat16, in which small Adam updates are rounded away.
+    """
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            value.data = values[name]
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Put the LoRA weights in `folder` into the wrapped `model`."""
+    set_peft_model_state_dict(model, load_file(str(folder / WEIGHTS)))
+
+
+def publish_weights(checkpoint: Path, target: Path) -> None:
+    """Copy the LoRA weights of a complete checkpoint to `target`: written beside it, then renamed."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name in (WEIGHTS, CONFIG):
+        shutil.copyfile(checkpoint / name, temporary / name)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)

@@ -1,0 +1,248 @@
+"""TRL's SFTTrainer with this project's rules: exact losses, seeded batches, checkpoints that say they are complete.
+
+Imported only when training starts: it imports torch, transformers and trl. Knows token rows, no files of rows.
+"""
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers import Trainer, TrainerCallback
+from trl.trainer.sft_trainer import SFTTrainer
+
+from promptopt.errors import TrainingError
+from promptopt.finetune.batches import EpochSampler, evaluation_batches
+from promptopt.finetune.checkpoints import best_point, checkpoint_dir, loss_points, mark_complete, rotate, stops_early
+from promptopt.finetune.rows import IGNORED_LABEL, TokenRow
+from promptopt.records import LossPoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+ProgressCallback = Callable[[LossPoint, int], None]
+
+_MAX_LOGITS = 2**25
+"""Largest number of float32 logits held at once on the short path of the loss: 128 MiB, thrice with its gradient."""
+
+
+class RowTrainer(SFTTrainer):
+    """SFTTrainer on pre-tokenised rows.
+
+    Attributes:
+        trained_tokens: completion tokens that carried loss so far, all starts of this run together.
+        wall_s: seconds of training before this start.
+    """
+
+    def __init__(
+        self,
+        *,
+        val_rows: Sequence[TokenRow],
+        train_lengths: Sequence[int] | None,
+        pad_id: int,
+        trained_tokens: int,
+        wall_s: float,
+        **trl_arguments: Any,
+    ) -> None:
+        """Build the trainer.
+
+        Args:
+            val_rows: measured at every evaluation, each once.
+            train_lengths: tokens of each training row; None where rows are packed, so lengths are equal anyway.
+            pad_id: token that fills up short rows.
+            trl_arguments: passed on to SFTTrainer.
+        """
+        super().__init__(**trl_arguments)
+        self._val_rows = tuple(val_rows)
+        self._train_lengths = train_lengths
+        self._pad_id = pad_id
+        self._started = time.monotonic()
+        self._wall_before_s = wall_s
+        self.trained_tokens = trained_tokens
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds of training so far, all starts of this run together."""
+        return self._wall_before_s + time.monotonic() - self._started
+
+    def start_clock(self) -> None:
+        """Count training time from now on."""
+        self._started = time.monotonic()
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        dataset = cast(Any, self.train_dataset if train_dataset is None else train_dataset)
+        lengths = self._train_lengths if self._train_lengths is not None else [1] * len(dataset)
+        return EpochSampler(lengths, self.args.per_device_train_batch_size, self.args.seed)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the loss per completion token of the effective batch.
+
+        TRL computes, on a GPU, logits of completion positions only; on a CPU, of every position. Completions are a
+        small part of a row, so here a CPU computes those from the batch's first completion token on: the same loss.
+        Batches whose logits would need much memory go TRL's way, which works in tiles.
+        """
+        labels = inputs["labels"]
+        if cast(Any, self.model).training:
+            self.trained_tokens += int((labels != IGNORED_LABEL).sum())
+        short = not (return_outputs or self.padding_free or self.aux_loss_enabled) and labels.device.type == "cpu"
+        if not short or completion_span(labels) * len(labels) * model.config.vocab_size > _MAX_LOGITS:
+            return cast(Any, super()).compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        log_probs, count = completion_log_probs(model, inputs)
+        losses = -log_probs * log_probs.exp().detach() if cast(Any, self.args).loss_type == "dft" else -log_probs
+        total = count if num_items_in_batch is None else num_items_in_batch
+        return losses.sum() / torch.as_tensor(total).clamp(min=1)
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measure the mean negative log-likelihood per completion token over all validation rows.
+
+        The Trainer would average the means of batches, which depends on how rows are batched, and would report the DFT
+        loss where that is trained; this is the same figure for every recipe.
+        """
+        model = cast(Any, self.model)
+        was_training = model.training
+        model.eval()
+        total, count = 0.0, 0
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in evaluation_batches(self._val_rows, self.args.per_device_eval_batch_size, self._pad_id):
+                tensors = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
+                log_probs, tokens = completion_log_probs(model, tensors)
+                total -= float(log_probs.double().sum())
+                count += tokens
+        metrics = {f"{metric_key_prefix}_loss": total / max(count, 1)}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        model.train(was_training)
+        return metrics
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        root = Path(str(self.args.output_dir))
+        folder = checkpoint_dir(root, self.state.global_step)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            Trainer._save_checkpoint(self, model, trial)  # SFTTrainer's own only adds a model card
+            mark_complete(folder, self.state.global_step, self.wall_s, self.trained_tokens)
+        except OSError as error:
+            raise TrainingError(
+                f"The checkpoint {folder} cannot be written: {error.strerror or error}. Free some space and start "
+                "again: training goes on from the last complete checkpoint."
+            ) from error
+        best = best_point(loss_points(self.state.log_history))
+        rotate(root, None if best is None else best.step)
+
+
+def completion_span(labels: "Tensor") -> int:
+    """Return how many positions at the end of a batch's `labels` (rows, tokens) may carry loss."""
+    carries = (labels != IGNORED_LABEL).any(dim=0)
+    return labels.shape[1] - int(carries.int().argmax()) if bool(carries.any()) else 1
+
+
+def completion_log_probs(model: Any, batch: dict[str, Any]) -> "tuple[Tensor, int]":
+    """Return the log-probability of every token with a label, in float32, and how many there are.
+
+    Args:
+        batch: `input_ids`, `attention_mask` and `labels` of shape (rows, tokens), padded on the right.
+    """
+    labels = batch["labels"]
+    span = completion_span(labels)
+    # One position more than the span: the token before the first completion token predicts it.
+    keep = min(span + 1, labels.shape[1])
+    outputs = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False, logits_to_keep=keep
+    )
+    targets = labels[:, labels.shape[1] - keep + 1 :]
+    counted = targets != IGNORED_LABEL
+    logits = outputs.logits[:, -keep:][:, :-1][counted].float()
+    log_probs = torch.log_softmax(logits, dim=-1).gather(1, targets[counted].unsqueeze(1)).squeeze(1)
+    return log_probs, int(counted.sum())
+
+
+class RunCallback(TrainerCallback):
+    """Decides when to evaluate, save and stop; reports progress; stops a run whose loss is no number.
+
+    Args:
+        eval_per_epoch: evaluations per epoch, evenly spread, and one at the very end.
+        patience: see `TrainingRecipe.patience`.
+        save_every_s: longest time between two checkpoints, in seconds.
+        on_progress: called with each new loss point and the number of all steps.
+    """
+
+    def __init__(
+        self, eval_per_epoch: int, patience: int | None, save_every_s: float, on_progress: ProgressCallback | None
+    ) -> None:
+        self._eval_per_epoch = eval_per_epoch
+        self._patience = patience
+        self._save_every_s = save_every_s
+        self._on_progress = on_progress
+        self._last_save = time.monotonic()
+        self._eval_steps: frozenset[int] = frozenset()
+        self.stopped_early = False
+
+    def on_train_begin(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
+        """Lay out the evaluations."""
+        batches = len(kwargs["train_dataloader"])
+        steps_per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
+        self._eval_steps = evaluation_steps(steps_per_epoch, self._eval_per_epoch, state.max_steps)
+        self._last_save = time.monotonic()
+
+    def on_step_end(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
+        """Ask for an evaluation and a checkpoint where they are due."""
+        if state.global_step in self._eval_steps:
+            control.should_evaluate = control.should_save = True
+        elif time.monotonic() - self._last_save >= self._save_every_s:
+            control.should_save = True
+
+    def on_save(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
+        """Remember when the last checkpoint was written."""
+        self._last_save = time.monotonic()
+
+    def on_evaluate(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
+        """Stop when patience is over, unless training ends here anyway."""
+        over = stops_early(loss_points(state.log_history), self._patience, self._eval_per_epoch)
+        if over and state.global_step < state.max_steps:
+            control.should_training_stop = self.stopped_early = True
+
+    def on_log(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
+        """Report the new point; refuse to go on with a loss that is no number."""
+        points = loss_points(state.log_history[-1:])
+        for point in points:
+            for value in (point.loss, point.eval_loss):
+                if value is not None and not math.isfinite(value):
+                    raise TrainingError(
+                        f"The loss is {value} at step {point.step}: training has diverged. Lower the learning rate "
+                        f"(finetune.learning_rate, now {args.learning_rate:g}), or raise finetune.warmup_share."
+                    )
+            if self._on_progress is not None:
+                self._on_progress(point, state.max_steps)
+
+
+def evaluation_steps(steps_per_epoch: int, eval_per_epoch: int, max_steps: int) -> frozenset[int]:
+    """Return the steps after which to evaluate: `eval_per_epoch` per epoch, evenly spread, and the last step."""
+    epochs = math.ceil(max_steps / steps_per_epoch)
+    spread = {
+        epoch * steps_per_epoch + max(1, round(part * steps_per_epoch / eval_per_epoch))
+        for epoch in range(epochs)
+        for part in range(1, eval_per_epoch + 1)
+    }
+    return frozenset({step for step in spread if step <= max_steps} | {max_steps})
