@@ -154,7 +154,8 @@ class FinetuneResult(Record):
 
     Attributes:
         lora_dir: folder with the best LoRA weights, relative to the run's fine-tuning folder.
-        base_quantization: how the frozen base was held during training ("nf4", "fp4", "int8", "none").
+        base_quantization: how the frozen base was held during training: "nf4", "fp4", "none", or e.g. "nf4, dequantised
+            in memory": the 4-bit values, unpacked once.
         trained_tokens: completion tokens that carried loss, all epochs together.
         wall_s: seconds of training, without loading.
     """

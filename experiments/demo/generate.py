@@ -210,8 +210,8 @@ def _row(rng: random.Random) -> dict[str, str]:
             part.append(stated[0].upper() + stated[1:])
             asked.append((rng.choice(attribute.questions).format(s=subject), answer))
         sentences += [rng.choice(opening).format(s=subject), *part]
-    fillers = rng.sample(FILLERS, 3)
-    while len(" ".join(sentences).split()) < 70 and fillers:
+    fillers = rng.sample(FILLERS, 4)
+    while len(" ".join(sentences).split()) < 70 and len(sentences) < 9:
         sentences.insert(rng.randint(1, len(sentences)), fillers.pop())
     question, answer = rng.choice(asked)
     return {"document": " ".join(sentences), "question": question, "answer": answer}

@@ -16,17 +16,18 @@ def print_models(folders: Sequence[Path]) -> int:
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise ConfigError(f"Not a folder: {', '.join(missing)}. Give folders that hold GGUF files or HF model folders.")
-    table = Table("model", "format", "architecture", "quantization", "parameters", "context", "size", "note")
+    table = Table("format", "architecture", "weights", "parameters", "context", "size", "note", title="Models at hand")
+    table.add_column("model", overflow="fold", min_width=24)
     for model in find_models([starter_dir().parent, *folders]):
         table.add_row(
-            str(model.path),
             model.format,
             model.architecture,
-            model.quantization,
+            model.precision,
             f"{model.n_params / 1e6:.1f}M" if model.n_params else "",
-            str(model.context_length or ""),
+            str(model.n_ctx_train or ""),
             f"{model.size_bytes / 1e6:.1f} MB",
             model.problem,
+            str(model.path),
         )
     console = Console()
     console.print(table)

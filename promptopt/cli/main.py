@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(command=_models)
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
     doctor.set_defaults(command=_doctor)
-    parser.add_argument("--version", action="version", version=_version())
+    parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
     return parser
 
 
@@ -79,10 +79,10 @@ def _run(arguments: argparse.Namespace) -> int:
     config = load_experiment(arguments.experiment)
     if arguments.run_dir is not None:
         config = config.model_copy(update={"run_dir": str(arguments.run_dir)})
-    _quiet_libraries()
     from promptopt.cli.live import LiveProgress, print_outcome
     from promptopt.pipeline.run import run_experiment
 
+    _quiet_libraries()
     with LiveProgress(config.name) as progress:
         folder = run_experiment(config, progress, arguments.only)
     if arguments.only in (None, "evaluate", "report"):
@@ -93,9 +93,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _quiet_libraries() -> None:
+    """Silence DSPy's warnings about truncated answers: here they are data, and there are thousands of them."""
     import logging
 
-    # A truncated answer is data here (it does not parse, or scores what it scores); thousands of lines say nothing more.
     logging.getLogger("dspy").setLevel(logging.ERROR)
 
 
@@ -115,6 +115,14 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from promptopt.cli.doctor import print_doctor
 
     return print_doctor()
+
+
+class _PrintVersion(argparse.Action):
+    """Looks the version up only when asked: `importlib.metadata` would be a third of the time of `--help`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: object) -> None:
+        print(_version())
+        parser.exit()
 
 
 def _version() -> str:

@@ -49,7 +49,7 @@ def signature_spec(signature: type[dspy.Signature]) -> SignatureSpec:
     )
 
 
-class LayoutAdapter(dspy.ChatAdapter):  # type: ignore[misc]  # DSPy has no type information.
+class LayoutAdapter(dspy.ChatAdapter):
     """Executes a Layout inside DSPy: `dspy.configure(adapter=LayoutAdapter(layout))`.
 
     A ChatAdapter because `dspy.BootstrapFinetune` accepts no other class. Unlike its parent it calls the LM exactly

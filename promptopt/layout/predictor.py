@@ -3,7 +3,6 @@
 Knows nothing of candidates or searches.
 """
 
-import functools
 from typing import Any
 
 import dspy
@@ -20,12 +19,12 @@ class LaidOut:
     def forward(self, **kwargs: Any) -> dspy.Prediction:
         """Run the predictor's own forward under the layout."""
         with dspy.context(adapter=LayoutAdapter(self.layout)):
-            return super().forward(**kwargs)  # type: ignore[misc,no-any-return]
+            return super().forward(**kwargs)  # type: ignore[misc]
 
     async def aforward(self, **kwargs: Any) -> dspy.Prediction:
         """Run the predictor's own aforward under the layout."""
         with dspy.context(adapter=LayoutAdapter(self.layout)):
-            return await super().aforward(**kwargs)  # type: ignore[misc,no-any-return]
+            return await super().aforward(**kwargs)  # type: ignore[misc]
 
     def dump_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the predictor's state with the layout beside it."""
@@ -47,7 +46,11 @@ def bind_layout(predictor: dspy.Predict, layout: Layout) -> None:
     predictor.layout = layout
 
 
-@functools.cache
-def _laid_out_class(base: type[dspy.Predict]) -> type[dspy.Predict]:
+_CLASSES: dict[type[Any], type[Any]] = {}
+
+
+def _laid_out_class(base: type[Any]) -> type[Any]:
     # A class of its own per base, so that copies, isinstance checks and overridden forwards keep working.
-    return type(f"LaidOut{base.__name__}", (LaidOut, base), {"__module__": base.__module__})
+    if base not in _CLASSES:
+        _CLASSES[base] = type(f"LaidOut{base.__name__}", (LaidOut, base), {"__module__": base.__module__})
+    return _CLASSES[base]

@@ -41,7 +41,7 @@ def run_data(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         },
     )
     write_json(stage.path / "overview.json", overview)
-    return dict(overview.rows)
+    return {str(name): rows for name, rows in overview.rows.items()}
 
 
 def read_split(context: RunContext, name: str) -> list[DataRow]:

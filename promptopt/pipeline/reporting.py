@@ -148,6 +148,6 @@ def _warnings(parity: Sequence[ParityReport]) -> tuple[str, ...]:
             warnings.append(
                 f"Greedy answers of the GGUF ({report.quantization}) and of the Hugging Face model are the same for "
                 f"{report.greedy_equal} of {report.greedy_prompts} prompts; they agree for "
-                f"{report.mean_agreed_tokens:.1f} tokens on average. Token ids agree on all prompts, so the rest is rounding."
+                f"{report.mean_agreed_tokens:.1f} tokens on average. Token ids agree on all prompts."
             )
     return tuple(warnings)

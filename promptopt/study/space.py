@@ -7,6 +7,7 @@ together beats one after the other (CFPO, arXiv 2502.04295).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import optuna
 from pydantic import JsonValue
@@ -54,7 +55,10 @@ class SearchSpace:
 
     def suggest(self, trial: optuna.Trial) -> Candidate:
         """Return the candidate that the sampler proposes for `trial`."""
-        layout = {name: trial.suggest_categorical(f"layout.{name}", values) for name, values in self.choices.items()}
+        layout = {
+            name: trial.suggest_categorical(f"layout.{name}", cast("tuple[str | bool | None, ...]", values))
+            for name, values in self.choices.items()
+        }
         instructions, demo_sets = {}, {}
         for name, pool in self.pools.predictors.items():
             instructions[name] = _index(trial, f"{name}.instructions", len(pool.instructions))
