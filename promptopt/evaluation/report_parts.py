@@ -129,8 +129,8 @@ def export_section(ggufs: tuple[GgufModel, ...], parity: tuple[ParityReport, ...
             [
                 report.quantization,
                 f"{report.token_ids_equal} of {report.prompts}",
-                f"{report.greedy_equal} of {report.greedy_prompts}",
-                f"{report.mean_agreed_tokens:.1f} of {report.max_new_tokens}",
+                f"{report.greedy_equal} of {report.greedy_prompts}" if report.greedy_prompts else "not compared",
+                f"{report.mean_agreed_tokens:.1f} of {report.max_new_tokens}" if report.greedy_prompts else "",
             ]
             for report in parity
         ]
