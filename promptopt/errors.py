@@ -4,7 +4,8 @@
     ├── ConfigError (ValueError)   an experiment file, an argument or an import path is wrong
     ├── DataError (ValueError)     a data file, row or field is wrong
     ├── ModelError                 a model file is missing, truncated, or lacks something it needs
-    │   └── ContextLengthError     a prompt does not fit into the model's context
+    │   ├── ContextLengthError     a prompt does not fit into the model's context
+    │   └── PromptRefusedError     a chat template refuses a prompt: the layout does not suit this model
     ├── LMError                    a language model (engine, server) broke while answering
     ├── ParseError (ValueError)    a completion does not parse in its layout: data, not a breakdown
     ├── TrainingError              a fine-tuning run must not start or go on
@@ -35,6 +36,10 @@ class ModelError(PromptoptError):
 
 class ContextLengthError(ModelError):
     """A prompt, with room for its answer, does not fit into the model's context."""
+
+
+class PromptRefusedError(ModelError):
+    """The model's chat template refuses a prompt, e.g. its system message: the layout does not suit this model."""
 
 
 class LMError(PromptoptError):

@@ -88,7 +88,7 @@ def print_outcome(folder: Path) -> None:
         table.add_row(*row)
     console.print(table)
     models = folder / "export" / "models.json"
-    if models.exists():
+    if any(summary.name == "tuned_gguf" for summary in results.summaries):
         console.print(f"GGUF:   {folder / 'export' / json.loads(models.read_text())['deployed']}", highlight=False)
     console.print(f"Prompt: {folder / 'search' / 'candidate.json'}", highlight=False)
     console.print(f"Report: {folder / 'report.md'}", highlight=False)

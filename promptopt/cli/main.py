@@ -40,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"The disk is full{f' (writing {error.filename})' if error.filename else ''}. Everything finished is "
                 "kept; free some space and give the same command again."
             )
-        if error.errno in (errno.EACCES, errno.EROFS):
-            return _fail(f"No permission to write {error.filename!r}. Set run_dir to a folder you may write to.")
-        raise
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(
+            f"{error.strerror or error}{where}. Check the path and its permissions, or name another folder (--run-dir)."
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -36,8 +36,11 @@ def problems_of(path: Path) -> list[str]:
         lines = str(error).splitlines()
         return [line.strip() for line in lines[1:]] or lines
     from promptopt.metrics.registry import get_metric
-    from promptopt.pipeline.context import build_program
+    from promptopt.pipeline.context import RunContext, build_program
+    from promptopt.pipeline.fields import check_fields
     from promptopt.pipeline.models import model_source
+    from promptopt.pipeline.progress import Silent
+    from promptopt.rundir import RunDir
 
     problems = []
     for check in (
@@ -47,6 +50,11 @@ def problems_of(path: Path) -> list[str]:
     ):
         try:
             check()
+        except PromptoptError as error:
+            problems.append(str(error))
+    if not problems:
+        try:
+            check_fields(RunContext(config, RunDir(Path()), Silent()))
         except PromptoptError as error:
             problems.append(str(error))
     return problems

@@ -105,6 +105,11 @@ class SearchConfig(ConfigModel):
             if not values:
                 raise ValueError(f"search.layout.{name} has no values; name at least one")
             for value in values:
+                if isinstance(value, list | dict):
+                    raise ValueError(
+                        f"search.layout.{name} holds {value!r}; searched values are texts, booleans or null. "
+                        "Set it once, for all candidates, under search.start."
+                    )
                 Layout.model_validate({**self.start.model_dump(), name: value})
         return self
 
@@ -150,7 +155,7 @@ class ExperimentConfig(ConfigModel):
 
     schema_version: Literal[1] = 1
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     program: str
     metric: str
     data: DataConfig

@@ -112,6 +112,10 @@ def import_object(path: str, *, what: str) -> object:
             f"The {what} {path!r} cannot be imported: {error}. Run promptopt from the folder that holds "
             f"{module_name.split('.')[0]!r}."
         ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"The {what} {path!r} cannot be imported: {type(error).__name__}: {error}. The fault is in that module."
+        ) from error
     try:
         return getattr(module, name)
     except AttributeError as error:

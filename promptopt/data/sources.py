@@ -155,7 +155,10 @@ def _made_rows(source: PythonSource) -> Iterator[RawRow]:
     factory = import_object(source.factory, what="data factory")
     if not callable(factory):
         raise ConfigError(f"The data factory {source.factory!r} is a {type(factory).__name__}; it must be a function.")
-    made = factory(source.n, source.seed)
+    try:
+        made = factory(source.n, source.seed)
+    except Exception as error:
+        raise DataError(f"The data factory {source.factory!r} failed: {type(error).__name__}: {error}.") from error
     if not isinstance(made, list | tuple) or not made:
         got = f"a {type(made).__name__}" if not isinstance(made, list | tuple) else "no rows"
         raise DataError(f"The data factory {source.factory!r} returned {got}; `(n, seed)` must give a list of dicts.")

@@ -50,10 +50,15 @@ def distilled_rows(
     kept = [item for item in rollouts if item.steps and item.score is not None and item.score >= min_score]
     taught = [item for item in kept if not _is_shown(item, candidate)]
     sides: dict[bool, list[TrainingRow]] = {True: [], False: []}
-    for rollout in taught:
+    seen: set[tuple[object, ...]] = set()
+    # Validation rows first: an inner predictor may meet the same text in several examples, and a text that validates
+    # must not be trained on.
+    for rollout in sorted(taught, key=lambda item: not _is_val(item.row_id, val_share)):
         for number, step in enumerate(rollout.steps):
             row = _training_row(rollout, number, step, candidate.layout, candidate.predictors, signatures)
-            sides[_is_val(rollout.row_id, val_share)].append(row)
+            if (row.prompt, row.completion) not in seen:
+                seen.add((row.prompt, row.completion))
+                sides[_is_val(rollout.row_id, val_share)].append(row)
     if not sides[True] or not sides[False]:
         raise DataError(
             f"Distillation kept {len(taught)} of {len(rollouts)} rollouts (min_score {min_score}): {len(sides[False])} "

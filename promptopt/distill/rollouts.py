@@ -46,7 +46,7 @@ def gold_rollouts(program: dspy.Module, metric: Metric, rows: Sequence[DataRow])
         )
     ((name, predictor),) = predictors.items()
     inputs = list(predictor.signature.input_fields)
-    outputs = [field for field in predictor.signature.output_fields if field != "reasoning"]
+    outputs = list(predictor.signature.output_fields)
     rollouts = []
     for row in rows:
         missing = [field for field in [*inputs, *outputs] if row.fields.get(field) is None]

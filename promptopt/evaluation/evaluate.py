@@ -14,10 +14,10 @@ from dspy.utils.exceptions import AdapterParseError
 from pydantic import JsonValue
 
 from promptopt.candidate import Candidate
-from promptopt.errors import PromptoptError
+from promptopt.errors import DataError, PromptoptError
 from promptopt.lm.collect import collect_calls
 from promptopt.lm.protocol import Completion
-from promptopt.metrics.base import Metric
+from promptopt.metrics.base import Metric, Score
 from promptopt.records import DataRow, ExampleRecord, Outcome
 from promptopt.rundir import append_jsonl, read_jsonl
 
@@ -75,7 +75,7 @@ class Evaluator:
                 raise _own_error(error) from error
             trace = tuple(self._steps(dspy.settings.trace or []))
         usage = _Usage.of(calls, prediction, time.perf_counter() - started)
-        score = self._metric.score(row.fields, prediction)
+        score = self._score(row, prediction)
         record = usage.record(
             row.id,
             Outcome.UNSCORED if score.value is None else Outcome.SCORED,
@@ -86,6 +86,17 @@ class Evaluator:
             prediction=_plain_fields(prediction),
         )
         return record, trace
+
+    def _score(self, row: DataRow, prediction: dspy.Prediction) -> Score:
+        try:
+            return self._metric.score(row.fields, prediction)
+        except PromptoptError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"The metric {self._metric.name!r} failed on row {row.id}: {type(error).__name__}: {error}. "
+                "A metric gives a bad prediction a low score, and raises DataError only for a row it cannot use."
+            ) from error
 
     def _steps(self, trace: Sequence[tuple[dspy.Module, dict[str, object], dspy.Prediction]]) -> Iterator[TraceStep]:
         for predictor, inputs, prediction in trace:

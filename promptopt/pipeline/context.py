@@ -56,6 +56,8 @@ class RunContext:
     def lm(self, gguf: Path) -> LlamaCpp:
         """Return the LM on `gguf`, loaded once per run."""
         if gguf not in self._lms:
+            # One model at a time: a stage must fit into memory alone, not beside those before it.
+            self.close_lms()
             settings = self.config.lm
             self._lms[gguf] = LlamaCpp(
                 gguf,
@@ -67,6 +69,11 @@ class RunContext:
                 seed=self.config.seed,
             )
         return self._lms[gguf]
+
+    def close_lms(self) -> None:
+        """Free the loaded model, before training or another model needs its memory."""
+        while self._lms:
+            self._lms.popitem()[1].close()
 
     def open(self, name: str, settings: JsonValue, after: tuple[str, ...]) -> Stage:
         """Open stage `name`; its result depends on `settings` and on those of the stages `after` that this run has."""
@@ -82,7 +89,10 @@ def build_program(path: str) -> dspy.Module:
         ConfigError: the path does not lead to a program.
     """
     named = import_object(path, what="program")
-    made = named if isinstance(named, dspy.Module) else named() if callable(named) else named
+    try:
+        made = named if isinstance(named, dspy.Module) else named() if callable(named) else named
+    except Exception as error:
+        raise ConfigError(f"The program {path!r} failed to build: {type(error).__name__}: {error}.") from error
     if not isinstance(made, dspy.Module):
         raise ConfigError(
             f"The program {path!r} is a {type(made).__name__}, not a dspy.Module. Name a module instance, a Module "

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from promptopt.config.experiment import ExperimentConfig, LocalModel
 from promptopt.errors import ModelError
+from promptopt.finetune.base_folder import folder_hash
+from promptopt.lm.fingerprint import file_sha256
 from promptopt.lm.user_cache import user_cache_dir
 from promptopt.records import GgufModel, Quantization
 from promptopt.starter.locate import starter_dir
@@ -24,10 +26,9 @@ class ModelSource:
     gguf: Path | None
 
     def identity(self) -> dict[str, str]:
-        """Return what tells this model from another: the names, sizes and times of its files."""
-        files = sorted(self.hf_dir.glob("*.*")) if self.hf_dir else []
-        files += [self.gguf] if self.gguf else []
-        return {file.name: f"{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files if file.is_file()}
+        """Return what tells this model from another: hashes of the files that decide what it says."""
+        identity = {"hf": folder_hash(self.hf_dir)} if self.hf_dir else {}
+        return {**identity, "gguf": file_sha256(self.gguf)} if self.gguf else identity
 
 
 def model_source(config: ExperimentConfig) -> ModelSource:

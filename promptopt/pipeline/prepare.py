@@ -4,25 +4,33 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from promptopt.config.data import DataConfig, Source
+from promptopt.config.load import import_object
 from promptopt.data.loaders import load_rows
+from promptopt.data.sources import find_data_file
 from promptopt.data.splits import check_leaks, fingerprint, split_rows
-from promptopt.errors import ConfigError, StageError
+from promptopt.errors import StageError
 from promptopt.evaluation.report_data import DataOverview
+from promptopt.lm.fingerprint import file_sha256
 from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.fields import check_fields
 from promptopt.pipeline.models import make_gguf
 from promptopt.records import DataRow
 from promptopt.rundir import Stage, read_jsonl, write_json, write_jsonl
+from promptopt.study.task import source_hash
 
 
 def data_settings(context: RunContext) -> JsonValue:
     """Return what the stage `data` depends on."""
-    return context.config.data.model_dump(mode="json")
+    config = context.config.data
+    sources = [config.source] if config.test_source is None else [config.source, config.test_source]
+    return {"config": config.model_dump(mode="json"), "content": [_content_hash(source, config) for source in sources]}
 
 
 def run_data(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     """Load, split and check the data; write data/{train,val,test}.jsonl and data/overview.json."""
     config = context.config.data
-    _check_signature(context)
+    check_fields(context)
     loaded = load_rows(config)
     splits = split_rows(loaded, config)
     check_leaks(splits)
@@ -71,17 +79,7 @@ def base_gguf(context: RunContext) -> Path:
     return context.source.gguf or context.stages["base"].path / f"base-{context.config.lm.quantization}.gguf"
 
 
-def _check_signature(context: RunContext) -> None:
-    mapped = context.config.data.fields
-    predictors = dict(context.program.named_predictors())
-    if len(predictors) != 1:
-        return
-    ((_, predictor),) = predictors.items()
-    allowed = [*predictor.signature.input_fields, *predictor.signature.output_fields]
-    unknown = [name for name in context.config.data.inputs if name not in predictor.signature.input_fields]
-    missing = [name for name in predictor.signature.input_fields if name not in mapped]
-    if unknown or missing:
-        raise ConfigError(
-            f"data.fields and data.inputs do not fit the signature of {context.config.program!r}: inputs it does not "
-            f"have: {unknown}; inputs without a column: {missing}. Its fields are {allowed}."
-        )
+def _content_hash(source: Source, config: DataConfig) -> str:
+    if source.kind == "python":
+        return source_hash(import_object(source.factory, what="data factory"))
+    return file_sha256(find_data_file(source.path, config.origin))

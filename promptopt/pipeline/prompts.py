@@ -11,7 +11,8 @@ from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import base_gguf, read_split
 from promptopt.records import DataRow
 from promptopt.rundir import Stage, write_jsonl
-from promptopt.study.search import SearchProgress, SearchTask, search
+from promptopt.study.search import SearchProgress, search
+from promptopt.study.task import SearchTask, metric_identity, program_identity
 
 
 def search_settings(context: RunContext) -> JsonValue:
@@ -20,9 +21,9 @@ def search_settings(context: RunContext) -> JsonValue:
     return {
         "search": config.search.model_dump(mode="json"),
         "lm": config.lm.model_dump(mode="json", exclude={"n_threads", "n_gpu_layers"}),
-        "program": config.program,
         "untouched": context.untouched.key(),
-        "metric": config.metric,
+        "metric": metric_identity(context.metric),
+        **program_identity(context.program),
         "seed": config.seed,
     }
 

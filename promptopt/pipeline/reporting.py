@@ -12,6 +12,7 @@ from promptopt.evaluation.report_data import Comparison, DataOverview, ReportDat
 from promptopt.layout.dspy_adapter import signature_spec
 from promptopt.layout.render import render_messages
 from promptopt.layout.spec import Layout
+from promptopt.lm.fingerprint import file_sha256
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.judgement import column_records, road_results
 from promptopt.pipeline.prepare import base_gguf, read_split
@@ -30,11 +31,17 @@ def report_settings(context: RunContext) -> JsonValue:
 
 
 def run_report(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
-    """Write report.md at the top of the run, and report/data.json with everything it says."""
+    """Write report/report.md, and report/data.json with everything it says."""
     data = report_data(context)
     write_json(stage.path / "data.json", data)
-    write_text(context.run.path / "report.md", render_report(data))
+    write_text(stage.path / "report.md", render_report(data))
     return {"report": "report.md"}
+
+
+def show_report(context: RunContext) -> None:
+    """Put the report of the configuration that just ran at the top of the run, whichever run wrote it."""
+    written = context.stages["report"].path / "report.md"
+    write_text(context.run.path / "report.md", written.read_text(encoding="utf-8"))
 
 
 def report_data(context: RunContext) -> ReportData:
@@ -117,7 +124,7 @@ def _data_overview(context: RunContext) -> DataOverview:
 
 def _run_record(context: RunContext) -> RunRecord:
     arguments: dict[str, JsonValue] = {"command": " ".join(command_line())}
-    hashes = {"base GGUF": context.lm(base_gguf(context)).fingerprint}
+    hashes = {"base GGUF": file_sha256(base_gguf(context))}
     return RunRecord(
         arguments=arguments,
         versions=package_versions(),

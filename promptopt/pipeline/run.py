@@ -14,7 +14,7 @@ from promptopt.pipeline.judgement import evaluate_settings, run_evaluate
 from promptopt.pipeline.prepare import base_settings, data_settings, run_base, run_data
 from promptopt.pipeline.progress import Progress, Silent
 from promptopt.pipeline.prompts import distill_settings, run_distill, run_search, search_settings
-from promptopt.pipeline.reporting import report_settings, run_report
+from promptopt.pipeline.reporting import report_settings, run_report, show_report
 from promptopt.pipeline.weights import export_settings, finetune_settings, run_export, run_finetune
 from promptopt.rundir import RunDir, Stage, write_json
 
@@ -70,6 +70,8 @@ def run_experiment(config: ExperimentConfig, progress: Progress | None = None, o
             _pass(context, plan, only)
             if plan.name == only:
                 break
+        if "report" in context.stages:
+            show_report(context)
     return run.path
 
 

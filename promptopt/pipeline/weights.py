@@ -45,6 +45,7 @@ def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         parts += [f"eval loss {point.eval_loss:.3f}"] if point.eval_loss is not None else []
         context.progress.step(point.step, total_steps, ", ".join(parts))
 
+    context.close_lms()
     distilled = context.stages["distill"].path
     result = finetune(
         distilled / "train.jsonl",

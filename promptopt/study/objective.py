@@ -55,6 +55,8 @@ class FrozenObjective:
         evaluator = Evaluator(self.program, candidate, self.lm, self.metric, self.inputs)
         store = self.store / f"{candidate.key()[:24]}.jsonl" if self.store else None
         reported = set(trial.study.trials[trial.number].intermediate_values)
+        # Looks that a killed process had passed are not taken again: the trial holds later scores by now.
+        passed = max(reported, default=-1)
         records: list[ExampleRecord] = []
         scores: dict[int, float] = {}
         for step, record in enumerate(iterate_rows(evaluator, self.rows, store, on_record)):
@@ -64,7 +66,7 @@ class FrozenObjective:
                 if step not in reported:
                     trial.report(record.score, step)
             seen = step + 1
-            if seen < len(self.rows) and is_look(self.racing, seen) and trial.should_prune():
+            if passed < seen < len(self.rows) and is_look(self.racing, seen) and trial.should_prune():
                 best = trial.study.best_trial.intermediate_values
                 return TrialResult(raced_out_value(scores, best), _mean(scores), True, tuple(records))
         return TrialResult(_mean(scores), _mean(scores), False, tuple(records))

@@ -13,7 +13,9 @@ from promptopt.errors import ConfigError, DataError
 from promptopt.metrics.base import Metric
 from promptopt.metrics.plain import as_metric
 from promptopt.records import DataRow, TrialRecord
-from promptopt.study.search import SearchProgress, SearchTask, search
+from promptopt.rundir import RunDir
+from promptopt.study.search import SearchProgress, search
+from promptopt.study.task import SearchTask
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def optimize(
         val: examples candidates are scored on; each knows its inputs (`Example.with_inputs`).
         trials: how many candidates, the untouched program included; overrides `config.trials`.
         config: everything else of the search; see SearchConfig.
-        folder: keeps the study, so that a killed search goes on; None keeps nothing.
+        folder: keeps the study in `folder/search`, so that a killed search goes on; a study of another task is set
+            aside. None keeps nothing.
 
     Raises:
         ConfigError: the examples name no inputs.
@@ -64,10 +67,16 @@ def optimize(
     inputs = _inputs_of(val)
     task = SearchTask(program, lm, as_metric(metric), inputs, _rows(train, inputs), _rows(val, inputs))
     settings = (config or SearchConfig()).model_copy(update={"trials": trials})
-    place = Path(folder) if folder is not None else None
-    if place:
-        place.mkdir(parents=True, exist_ok=True)
-    result = search(task, settings, seed, place, on_progress)
+    if trials < 1:
+        raise ConfigError(f"trials is {trials}; at least 1 is needed (trial 0 is the untouched program).")
+    if folder is None:
+        result = search(task, settings, seed, None, on_progress)
+    else:
+        run = RunDir(Path(folder))
+        with run.lock():
+            untouched = Candidate.of_program(program, settings.start).key()
+            key = {"search": settings.model_dump(mode="json"), "seed": seed, "untouched": untouched, **task.identity()}
+            result = search(task, settings, seed, run.stage("search", key).path, on_progress)
     baseline = result.trials[0].mean_score
     return OptimizeResult(
         result.best, result.best_trial.value or 0.0, 0.0 if baseline is None else baseline, result.trials

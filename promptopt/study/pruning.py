@@ -10,6 +10,9 @@ import optuna
 
 from promptopt.config.experiment import RacingConfig
 
+LEAST_LOSS = 1e-6
+"""What a stopped trial is behind the best at least: Optuna must never take one for the best trial."""
+
 
 def racing_pruner(config: RacingConfig, n_examples: int) -> optuna.pruners.BasePruner:
     """Return the pruner of a study whose full evaluation has `n_examples` examples.
@@ -46,4 +49,4 @@ def raced_out_value(scores: Mapping[int, float], best_scores: Mapping[int, float
     """
     shared = sorted(scores.keys() & best_scores.keys())
     difference = sum(scores[step] - best_scores[step] for step in shared) / len(shared)
-    return sum(best_scores.values()) / len(best_scores) + min(difference, 0.0)
+    return sum(best_scores.values()) / len(best_scores) + min(difference, -LEAST_LOSS)

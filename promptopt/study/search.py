@@ -4,13 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import dspy
 import optuna
 
 from promptopt.candidate import Candidate
 from promptopt.config.experiment import SearchConfig
-from promptopt.errors import ConfigError, ContextLengthError, DataError
-from promptopt.metrics.base import Metric
+from promptopt.errors import ConfigError, ContextLengthError, DataError, PromptRefusedError
 from promptopt.pools.build import build_pools
 from promptopt.pools.pool import Pools
 from promptopt.records import DataRow, ExampleRecord, TrialRecord
@@ -18,7 +16,8 @@ from promptopt.rundir import read_json, write_json, write_jsonl
 from promptopt.study.objective import FrozenObjective, note_result
 from promptopt.study.pruning import racing_pruner
 from promptopt.study.space import SearchSpace
-from promptopt.study.storage import finished, next_trial, open_study, seeded_sampler, trial_record
+from promptopt.study.storage import finished, next_trial, open_study, seeded_sampler, storage_errors, trial_record
+from promptopt.study.task import SearchTask
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,6 @@ class SearchResult:
     pools: Pools
 
 
-@dataclass(frozen=True)
-class SearchTask:
-    """What is searched for: a program, on an LM, by a metric, over validation rows."""
-
-    program: dspy.Module
-    lm: dspy.BaseLM
-    metric: Metric
-    inputs: tuple[str, ...]
-    train: Sequence[DataRow]
-    val: Sequence[DataRow]
-
-
 def search(
     task: SearchTask,
     config: SearchConfig,
@@ -76,7 +63,9 @@ def search(
 
     Raises:
         DataError: a row lacks a field that the program or the metric needs.
-        ContextLengthError: the untouched program does not fit; candidates that do not fit fail as trials.
+        ContextLengthError, PromptRefusedError: the untouched program does not fit the model's context or its chat
+            template; candidates that do not fit fail as trials.
+        StageError: the study cannot be written.
     """
     rows = list(task.val if config.val_rows is None else task.val[: config.val_rows])
     _check_rows(task, rows)
@@ -90,11 +79,12 @@ def search(
     objective = FrozenObjective(
         task.program, task.lm, task.metric, task.inputs, rows, config.racing, folder / "evaluations" if folder else None
     )
-    while (done := len(finished(study))) < config.trials:
-        study.sampler = seeded_sampler(seed, done, config.sampler_startup)
-        _one_trial(study, objective, space, config.trials, on_progress)
-        if folder:
-            write_jsonl(folder / "trials.jsonl", [trial_record(trial) for trial in finished(study)])
+    with storage_errors(folder):
+        while (done := len(finished(study))) < config.trials:
+            study.sampler = seeded_sampler(seed, done, config.sampler_startup)
+            _one_trial(study, objective, space, config, seed, on_progress)
+            if folder:
+                write_jsonl(folder / "trials.jsonl", [trial_record(trial) for trial in finished(study)])
     result = _result(study, space, pools)
     if folder:
         result.best.save(folder / "candidate.json")
@@ -105,11 +95,16 @@ def _one_trial(
     study: optuna.Study,
     objective: FrozenObjective,
     space: SearchSpace,
-    trials: int,
+    config: SearchConfig,
+    seed: int,
     on_progress: Callable[[SearchProgress], None] | None,
 ) -> None:
     trial = next_trial(study)
-    candidate = space.suggest(trial)
+
+    def reseed(parameter: str) -> None:
+        study.sampler = seeded_sampler(seed, trial.number, config.sampler_startup, parameter)
+
+    candidate = space.suggest(trial, reseed)
     best = _best_value(study)
     seen: list[float] = []
 
@@ -117,11 +112,12 @@ def _one_trial(
         seen.append(record.score or 0.0)
         if on_progress:
             mean = sum(seen) / len(seen)
-            on_progress(SearchProgress(trial.number, trials, len(seen), len(objective.rows), mean, best))
+            on_progress(SearchProgress(trial.number, config.trials, len(seen), len(objective.rows), mean, best))
 
     try:
         result = objective.run(trial, candidate, on_record)
-    except ContextLengthError as error:
+    except (ContextLengthError, PromptRefusedError) as error:
+        # The candidate does not fit this model: the trial's fault. The untouched program not fitting is the user's.
         if trial.number == 0:
             raise
         trial.set_user_attr("error", str(error))

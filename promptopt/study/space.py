@@ -5,7 +5,7 @@ arXiv 2310.11324) move small models by tens of points and rank differently per m
 together beats one after the other (CFPO, arXiv 2502.04295).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -53,15 +53,22 @@ class SearchSpace:
         choices = {name: tuple(dict.fromkeys([start[name], *values])) for name, values in searched.items()}
         return cls({name: values for name, values in choices.items() if len(values) > 1}, config.start, pools)
 
-    def suggest(self, trial: optuna.Trial) -> Candidate:
-        """Return the candidate that the sampler proposes for `trial`."""
-        layout = {
-            name: trial.suggest_categorical(f"layout.{name}", cast("tuple[str | bool | None, ...]", values))
-            for name, values in self.choices.items()
-        }
+    def suggest(self, trial: optuna.Trial, before: Callable[[str], None] | None = None) -> Candidate:
+        """Return the candidate that the sampler proposes for `trial`.
+
+        Args:
+            before: called with a parameter's name before it is suggested.
+        """
+        before = before or (lambda name: None)
+        layout = {}
+        for name, values in self.choices.items():
+            before(f"layout.{name}")
+            layout[name] = trial.suggest_categorical(f"layout.{name}", cast("tuple[str | bool | None, ...]", values))
         instructions, demo_sets = {}, {}
         for name, pool in self.pools.predictors.items():
+            before(f"{name}.instructions")
             instructions[name] = _index(trial, f"{name}.instructions", len(pool.instructions))
+            before(f"{name}.demo_set")
             demo_sets[name] = _index(trial, f"{name}.demo_set", len(pool.demo_sets))
         return self.pools.candidate(
             Layout.model_validate({**self.start.model_dump(), **layout}), instructions, demo_sets

@@ -1,12 +1,17 @@
 """Where a study lives, and how one that was interrupted goes on. Knows Optuna, no prompts."""
 
+import hashlib
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
+from promptopt.errors import StageError
 from promptopt.records import TrialRecord
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -18,15 +23,28 @@ def open_study(url: str | None, name: str, pruner: optuna.pruners.BasePruner) ->
     return optuna.create_study(storage=url, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True)
 
 
-def seeded_sampler(seed: int, number: int, startup: int) -> optuna.samplers.TPESampler:
-    """Return the sampler of trial `number`.
+def seeded_sampler(seed: int, number: int, startup: int, parameter: str = "") -> optuna.samplers.TPESampler:
+    """Return the sampler of trial `number`, or of one `parameter` of it.
 
-    Every trial has a sampler of its own seed, so that a study that was killed and started again proposes exactly what
-    the unbroken one would have proposed.
+    Every trial, and within a trial every parameter that is drawn by itself, has a seed of its own, so that a study that
+    was killed and started again proposes exactly what the unbroken one would have proposed.
     """
+    digest = hashlib.sha256(f"{seed}:{number}:{parameter}".encode()).digest()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed * 100_003 + number, n_startup_trials=startup)
+        return optuna.samplers.TPESampler(seed=int.from_bytes(digest[:4], "big"), n_startup_trials=startup)
+
+
+@contextmanager
+def storage_errors(folder: Path | None) -> Iterator[None]:
+    """Raise a StageError where the study's storage fails, e.g. because the disk is full."""
+    try:
+        yield
+    except optuna.exceptions.StorageInternalError as error:
+        raise StageError(
+            f"The study in {folder or 'memory'} cannot be written: {error.__cause__ or error}. Finished trials "
+            "are kept; free some space or mend the storage, and give the same command again."
+        ) from error
 
 
 def next_trial(study: optuna.Study) -> optuna.Trial:

@@ -93,7 +93,7 @@ def test_a_chain_is_taught_predictor_by_predictor_from_its_own_rollouts() -> Non
     chain = _Chain()
     candidate = Candidate.of_program(chain, Layout())
     evaluator = Evaluator(chain, candidate, ScriptedLM(answer), METRIC, ("document", "question"))
-    five = [DataRow(id=f"{n:016x}", fields={"document": f"{n}", "question": "?", "answer": "5"}) for n in range(20)]
+    five = [DataRow(id=f"{n:016x}", fields={"document": f"{n}", "question": f"{n}?", "answer": "5"}) for n in range(20)]
     rows = distilled_rows(chain, candidate, candidate_rollouts(evaluator, five), 1.0, 0.3)
     ids = [row.id for row in (*rows.train, *rows.val)]
     assert len(ids) == 40

@@ -58,8 +58,8 @@ def test_it_finds_the_layout_that_works_and_reports_the_untouched_program(tmp_pa
     assert result.best.layout.output_style == "xml"
     assert result.trials[0].layout == Layout().model_dump(mode="json")
     assert result.baseline_score == pytest.approx(0.25)
-    assert load_candidate(tmp_path / "candidate.json") == result.best
-    assert read_jsonl(tmp_path / "trials.jsonl", TrialRecord) == list(result.trials)
+    assert load_candidate(tmp_path / "search" / "candidate.json") == result.best
+    assert read_jsonl(tmp_path / "search" / "trials.jsonl", TrialRecord) == list(result.trials)
 
 
 def test_losers_are_raced_out_and_never_win() -> None:
@@ -81,7 +81,7 @@ def test_a_broken_lm_raises_and_scores_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(LMError, match="the server died"):
         run(tmp_path, lm=ScriptedLM(broken))
-    assert not (tmp_path / "candidate.json").exists()
+    assert not (tmp_path / "search" / "candidate.json").exists()
 
 
 def test_examples_without_inputs_or_rows_without_gold_are_refused() -> None:
@@ -95,7 +95,7 @@ def test_examples_without_inputs_or_rows_without_gold_are_refused() -> None:
 
 def test_a_plain_dspy_metric_and_any_module_work() -> None:
     def exact(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> bool:
-        return bool(example["answer"] == prediction.answer)
+        return bool(example.answer == prediction.answer)
 
     result = po.optimize(
         dspy.ChainOfThought("document, question -> answer"),
@@ -126,7 +126,7 @@ def test_a_search_killed_at_any_moment_comes_to_what_the_unbroken_one_comes_to(t
     kills = 0
     for delay in (0.15, 0.4, 0.7, 0.2):
         child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], env={**os.environ})
-        study = folder / "study.db"
+        study = folder / "search" / "study.db"
         while not study.exists() and child.poll() is None:
             time.sleep(0.01)
         time.sleep(delay)
@@ -141,10 +141,30 @@ def test_a_search_killed_at_any_moment_comes_to_what_the_unbroken_one_comes_to(t
         asked.append(messages[-1]["content"])
         return answer(messages)
 
-    before = sum(len(path.read_text().splitlines()) for path in (folder / "evaluations").glob("*.jsonl"))
+    before = sum(len(path.read_text().splitlines()) for path in (folder / "search" / "evaluations").glob("*.jsonl"))
     resumed = run(folder, lm=ScriptedLM(counting))
-    after = sum(len(path.read_text().splitlines()) for path in (folder / "evaluations").glob("*.jsonl"))
+    after = sum(len(path.read_text().splitlines()) for path in (folder / "search" / "evaluations").glob("*.jsonl"))
     assert resumed.trials == whole.trials
     assert resumed.best == whole.best
     # Every answer that was kept before the kill was used, and none was asked for again.
     assert len(asked) == after - before
+
+
+def test_a_folder_of_another_task_is_set_aside_and_its_scores_are_not_taken(tmp_path: Path) -> None:
+    def never(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> float:
+        return 0.0
+
+    first = run(tmp_path, trials=2)
+    assert run(tmp_path, trials=2, metric=never).best_score == 0.0
+    assert len(list(tmp_path.glob("search.*/study.db"))) == 1
+    assert run(tmp_path, trials=2).trials == first.trials
+
+
+@pytest.mark.parametrize("seed", [20240501, 2**40])
+def test_any_seed_works(seed: int) -> None:
+    assert len(run(seed=seed, trials=2).trials) == 2
+
+
+def test_no_trials_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        run(trials=0)

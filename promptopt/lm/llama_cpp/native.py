@@ -27,11 +27,15 @@ def library() -> Any:
         if "lib" not in _loaded:
             lib = require("llama_cpp")
             lib.llama_backend_init()
-            callback = lib.llama_log_callback(_keep_log)
-            lib.llama_log_set(callback, ctypes.c_void_p(0))
             # ctypes callbacks die with their last reference: this one must live as long as the library.
-            _loaded.update(lib=lib, callback=callback)
+            _loaded.update(lib=lib, callback=lib.llama_log_callback(_keep_log))
+            _take_log()
         return _loaded["lib"]
+
+
+def _take_log() -> None:
+    """Make llama.cpp, which has one log per process, send it here."""
+    _loaded["lib"].llama_log_set(_loaded["callback"], ctypes.c_void_p(0))
 
 
 def _keep_log(level: int, text: bytes, user_data: object) -> None:
@@ -42,7 +46,13 @@ def _keep_log(level: int, text: bytes, user_data: object) -> None:
 
 
 def clear_log() -> None:
-    """Forget earlier lines, so that an error quotes only what belongs to it."""
+    """Forget earlier lines, so that an error quotes only what belongs to it.
+
+    Takes the log over again too: other code in this process may use llama.cpp itself and have taken it away, which
+    would leave errors without their reason.
+    """
+    library()
+    _take_log()
     _log_lines.clear()
 
 

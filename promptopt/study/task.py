@@ -1,0 +1,63 @@
+"""SearchTask: what is searched for, and the identity by which a kept study is known to belong to it."""
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import dspy
+from pydantic import JsonValue
+
+from promptopt.data.splits import fingerprint
+from promptopt.layout.dspy_adapter import signature_spec
+from promptopt.metrics.base import Metric
+from promptopt.records import DataRow
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What is searched for: a program, on an LM, by a metric, over validation rows."""
+
+    program: dspy.Module
+    lm: dspy.BaseLM
+    metric: Metric
+    inputs: tuple[str, ...]
+    train: Sequence[DataRow]
+    val: Sequence[DataRow]
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Return what decides a search's scores, beside its configuration: another identity is another study."""
+        return {
+            **program_identity(self.program),
+            "metric": metric_identity(self.metric),
+            "lm": str(getattr(self.lm, "fingerprint", "") or getattr(self.lm, "model", type(self.lm).__name__)),
+            "inputs": list(self.inputs),
+            "train": fingerprint(self.train),
+            "val": fingerprint(self.val),
+        }
+
+
+def program_identity(program: dspy.Module) -> dict[str, JsonValue]:
+    """Return the signatures of a program, field by field, and the hash of the file its class is defined in."""
+    signatures: dict[str, JsonValue] = {
+        name: repr(asdict(signature_spec(predictor.signature))) for name, predictor in program.named_predictors()
+    }
+    return {"signatures": signatures, "program": source_hash(type(program))}
+
+
+def metric_identity(metric: Metric) -> str:
+    """Return the metric's name and the hash of the file it is defined in."""
+    defined = getattr(metric, "function", type(metric))
+    return f"{metric.name} {source_hash(defined)}"
+
+
+def source_hash(defined: object) -> str:
+    """Return the sha256 of the file that defines a class or function; "" where it has none (a notebook, a prompt)."""
+    try:
+        path = inspect.getsourcefile(defined)  # type: ignore[arg-type]
+    except TypeError:
+        return ""
+    if path is None or not Path(path).is_file():
+        return ""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
