@@ -18,6 +18,8 @@ from promptopt.extras import require
 
 BaseQuantization = Literal["nf4", "fp4", "none"]
 MergedType = Literal["float16", "float32"]
+_TRAINED_AS = {"cpu": "float32", "cuda": "bfloat16"}
+"""Device of the training -> the type in which it loads the base before quantizing; see `finetune.base_model`."""
 
 RECORD_NAME = "merge.json"
 """Written last: which weights were merged and how. A folder that holds the right record is not made again."""
@@ -42,6 +44,8 @@ def merge_lora(
     out_dir: Path,
     base_quantization: BaseQuantization,
     dtype: MergedType = "float16",
+    *,
+    trained_on: str = "cpu",
 ) -> Path:
     """Write base + LoRA as a plain Hugging Face folder: weights, configuration, tokenizer, chat template.
 
@@ -55,6 +59,8 @@ def merge_lora(
         base_quantization: how training held the base; 4-bit means double quantization, and all linear layers except
             `lm_head`, as transformers does by default.
         dtype: of the stored weights; all sums are in float32.
+        trained_on: "cpu" or "cuda", as `FinetuneResult.device` says: on CUDA the base was rounded to bfloat16 before
+            it was quantized, so the LoRA weights learned to correct other weights.
 
     Returns:
         `out_dir`.
@@ -68,18 +74,20 @@ def merge_lora(
         raise ExportError(f"base_quantization is {base_quantization!r}; merging supports 'nf4', 'fp4' and 'none'.")
     if dtype not in ("float16", "float32"):
         raise ExportError(f"dtype is {dtype!r}; allowed are 'float16' and 'float32'.")
-    record = _record(base_dir, lora_dir, base_quantization, dtype)
+    if trained_on not in _TRAINED_AS:
+        raise ExportError(f"trained_on is {trained_on!r}; allowed are 'cpu' and 'cuda'.")
+    record = _record(base_dir, lora_dir, base_quantization, dtype, trained_on)
     if read_json(out_dir / RECORD_NAME) == record:
         return out_dir
     with quiet_libraries(), atomic_dir(out_dir) as temporary:
-        _save(_merged_model(base_dir, lora_dir, base_quantization), temporary, dtype, out_dir)
+        _save(_merged_model(base_dir, lora_dir, base_quantization, trained_on), temporary, dtype, out_dir)
         for file in (file for pattern in _COPIED for file in base_dir.glob(pattern)):
             shutil.copyfile(file, temporary / file.name)
         (temporary / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return out_dir
 
 
-def _record(base_dir: Path, lora_dir: Path, base_quantization: str, dtype: str) -> dict[str, str]:
+def _record(base_dir: Path, lora_dir: Path, base_quantization: str, dtype: str, trained_on: str) -> dict[str, str]:
     """Return what the merged weights depend on, by content.
 
     Raises:
@@ -98,13 +106,14 @@ def _record(base_dir: Path, lora_dir: Path, base_quantization: str, dtype: str) 
         "lora": " ".join(sha256_of(file) for file in lora),
         "base_quantization": base_quantization,
         "dtype": dtype,
+        "trained_on": trained_on,
     }
 
 
-def _merged_model(base_dir: Path, lora_dir: Path, base_quantization: BaseQuantization) -> Any:
+def _merged_model(base_dir: Path, lora_dir: Path, base_quantization: BaseQuantization, trained_on: str) -> Any:
     """Return the merged model in float32 on the CPU."""
     peft = require("peft")
-    base = dequantised_base(base_dir, base_quantization)
+    base = dequantised_base(base_dir, base_quantization, trained_on)
     _untie_if_needed(base, read_json(lora_dir / _LORA_CONFIG))
     try:
         model = peft.PeftModel.from_pretrained(base, str(lora_dir))
@@ -127,25 +136,28 @@ def _misfit(base_dir: Path, lora_dir: Path, reason: str) -> ExportError:
     )
 
 
-def dequantised_base(base_dir: Path, base_quantization: BaseQuantization) -> Any:
-    """Load a base as training holds it, in float32: what its 4-bit matrices stand for, all else as stored.
+def dequantised_base(base_dir: Path, base_quantization: BaseQuantization, trained_on: str = "cpu") -> Any:
+    """Load a base as training on `trained_on` holds it: what its 4-bit matrices stand for, all else as stored.
+
+    What training holds in bfloat16 is rounded to it, before and after quantizing, and only then float32.
 
     Returns:
-        A transformers model on the CPU.
+        A transformers model on the CPU, in float32.
     """
     torch, transformers = require("torch"), require("transformers")
+    held = getattr(torch, _TRAINED_AS[trained_on])
     if base_quantization == "none":
-        return transformers.AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32)
+        return transformers.AutoModelForCausalLM.from_pretrained(base_dir, dtype=held).to(torch.float32)
     bitsandbytes = require("bitsandbytes")
     quantized = transformers.BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=base_quantization,
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_compute_dtype=held,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        base_dir, quantization_config=quantized, dtype=torch.float32, device_map={"": device}
+        base_dir, quantization_config=quantized, dtype=held, device_map={"": device}
     )
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
     for name, module in found:
@@ -155,7 +167,7 @@ def dequantised_base(base_dir: Path, base_quantization: BaseQuantization) -> Any
     for attribute in ("hf_quantizer", "is_loaded_in_4bit", "quantization_method", "is_quantized"):
         model.__dict__.pop(attribute, None)
     model.config.__dict__.pop("quantization_config", None)
-    return model.to("cpu")
+    return model.to("cpu", torch.float32)
 
 
 def _dequantised(module: Any) -> Any:

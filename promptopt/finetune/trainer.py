@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import Trainer, TrainerCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from promptopt.errors import TrainingError
+from promptopt.finetune.base_model import is_out_of_memory
 from promptopt.finetune.batches import EpochSampler, evaluation_batches
 from promptopt.finetune.checkpoints import best_point, checkpoint_dir, loss_points, mark_complete, rotate, stops_early
 from promptopt.finetune.rows import IGNORED_LABEL, TokenRow
@@ -133,10 +135,15 @@ class RowTrainer(SFTTrainer):
         try:
             Trainer._save_checkpoint(self, model, trial)  # SFTTrainer's own only adds a model card
             mark_complete(folder, self.state.global_step, self.wall_s, self.trained_tokens)
-        except OSError as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
+            # A full disk has three faces: OSError, a RuntimeError from torch.save, and safetensors' own error.
+            if is_out_of_memory(error):
+                raise
+            free = shutil.disk_usage(root).free
             raise TrainingError(
-                f"The checkpoint {folder} cannot be written: {error.strerror or error}. Free some space and start "
-                "again: training goes on from the last complete checkpoint."
+                f"The checkpoint {folder} could not be written: {error or type(error).__name__}. The disk has "
+                f"{free / 1e6:.0f} MB left. Finished checkpoints are kept: free some space and start again, and "
+                "training goes on from the last of them."
             ) from error
         best = best_point(loss_points(self.state.log_history))
         rotate(root, None if best is None else best.step)

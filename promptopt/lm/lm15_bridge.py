@@ -18,7 +18,7 @@ from dspy.lm15 import (
 )
 from dspy.lm15 import ContextLengthError as Lm15ContextLengthError
 
-from promptopt.errors import ConfigError, ContextLengthError, LMError, PromptoptError
+from promptopt.errors import ConfigError, ContextLengthError, LMError, PromptoptError, PromptRefusedError
 from promptopt.lm.protocol import Completion
 
 SUPPORTED_PARAMS = frozenset({"max_tokens", "temperature", "top_p", "top_k", "seed", "stop"})
@@ -135,7 +135,8 @@ def as_lm15_errors() -> Iterator[None]:
     except LMError as error:
         # Not a ServerError: DSPy would wait and try again, and a broken local model stays broken.
         raise ProviderError(str(error)) from error
-    except ConfigError as error:
+    except (ConfigError, PromptRefusedError) as error:
+        # A refused prompt too: asking again, or falling back to a server, gives the same answer.
         raise ConfigurationError(str(error)) from error
     except PromptoptError as error:
         raise LM15Error(str(error)) from error

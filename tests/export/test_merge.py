@@ -9,6 +9,7 @@ import bitsandbytes
 import peft
 import pytest
 import torch
+from bitsandbytes import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 
 from promptopt.errors import ExportError
@@ -84,6 +85,40 @@ def test_merged_logits_are_those_of_the_quantized_base_with_lora(
     assert (expected - base).abs().mean() > 0.05  # the LoRA weights do something
     out = merge_lora(hf_dir, tmp_path / "lora", tmp_path / "merged", quantization, dtype="float32")
     torch.testing.assert_close(merged_logits(out), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_the_base_of_a_cuda_training_is_rounded_to_bfloat16_first(
+    quantization: BaseQuantization, llama_dir: Path, tmp_path: Path
+) -> None:
+    make_lora(llama_dir, tmp_path / "lora", quantization, target_modules=["q_proj"])
+    out = merge_lora(
+        llama_dir, tmp_path / "lora", tmp_path / "merged", quantization, dtype="float32", trained_on="cuda"
+    )
+    merged = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    stored = AutoModelForCausalLM.from_pretrained(llama_dir, dtype=torch.float32)
+    embeddings = stored.get_input_embeddings().weight
+    assert torch.equal(merged.get_input_embeddings().weight, embeddings.bfloat16().float())
+    # A matrix without LoRA weights is the base alone.
+    matrix = "model.layers.0.mlp.down_proj.weight"
+    expected = {
+        dtype: _held(stored.get_parameter(matrix).detach().to(dtype), quantization)
+        for dtype in (torch.bfloat16, torch.float32)
+    }
+    assert torch.equal(merged.get_parameter(matrix), expected[torch.bfloat16])
+    assert not torch.equal(merged.get_parameter(matrix), expected[torch.float32])
+    written = (out / "model.safetensors").stat().st_mtime_ns
+    merge_lora(llama_dir, tmp_path / "lora", out, quantization, dtype="float32")
+    assert (out / "model.safetensors").stat().st_mtime_ns != written
+    assert json.loads((out / "merge.json").read_text(encoding="utf-8"))["trained_on"] == "cpu"
+
+
+def _held(weight: torch.Tensor, quantization: BaseQuantization) -> torch.Tensor:
+    """What a matrix stands for once training has loaded it, in the type it was loaded in, as float32."""
+    if quantization == "none":
+        return weight.float()
+    packed, state = functional.quantize_4bit(weight, quant_type=quantization, compress_statistics=True)
+    return functional.dequantize_4bit(packed, state).float()
 
 
 def test_merging_into_the_original_base_would_be_another_model(llama_dir: Path, tmp_path: Path) -> None:
@@ -172,3 +207,5 @@ def test_weights_that_diverged(llama_dir: Path, tmp_path: Path) -> None:
 def test_unsupported_base_quantization(llama_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="'int8'; merging supports"):
         merge_lora(llama_dir, tmp_path, tmp_path / "merged", "int8")  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="'tpu'; allowed are"):
+        merge_lora(llama_dir, tmp_path, tmp_path / "merged", "nf4", trained_on="tpu")

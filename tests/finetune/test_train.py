@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import TrainingError
@@ -200,6 +202,49 @@ def test_a_failing_self_test_stops_the_run(
     monkeypatch.setattr(bnb.nn.Linear4bit, "forward", lambda layer, x: forward(layer, x).detach())
     with pytest.raises(TrainingError, match="self-test failed"):
         finetune(train_file, val_file, base_dir, RECIPE, tmp_path / "out", 0)
+
+
+@pytest.mark.parametrize(("weights", "cause"), [(0.5, SafetensorError), (1.5, RuntimeError)])
+def test_a_full_disk_keeps_the_finished_checkpoints(
+    weights: float, cause: type[Exception], base_dir: Path, train_file: Path, val_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(point: LossPoint, total: int) -> None:
+        if point.step == 7:
+            # Files that end early, which both libraries really meet: of the LoRA weights, or of the optimizer's state,
+            # which is twice as large.
+            size = (out / "checkpoints" / "checkpoint-6" / "adapter_model.safetensors").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(weights * size), before[1]))
+
+    recipe = RECIPE.model_copy(update={"epochs": 2})
+    try:
+        with pytest.raises(
+            TrainingError, match=r"checkpoint-12 could not be written: .*Finished checkpoints"
+        ) as caught:
+            finetune(train_file, val_file, base_dir, recipe, out, 7, fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(caught.value.__cause__, cause)
+    seen: list[int] = []
+    assert finetune(train_file, val_file, base_dir, recipe, out, 7, partial(_note_step, seen)).steps == 12
+    assert seen[0] == 7
+
+
+def test_memory_that_runs_out_while_saving_is_not_a_full_disk(
+    base_dir: Path, train_file: Path, val_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import Trainer
+
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", fail)
+    recipe = RECIPE.model_copy(update={"epochs": 0.5})
+    with pytest.raises(TrainingError, match="Memory ran out"):
+        finetune(train_file, val_file, base_dir, recipe, tmp_path / "out", 7)
 
 
 @pytest.mark.slow

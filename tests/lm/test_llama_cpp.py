@@ -11,7 +11,7 @@ import dspy
 import pytest
 from dspy.utils.exceptions import ContextWindowExceededError, LMConfigurationError, LMUnsupportedFeatureError
 
-from promptopt.errors import ConfigError, ContextLengthError, LMError
+from promptopt.errors import ConfigError, ContextLengthError, LMError, PromptRefusedError
 from promptopt.lm.llama_cpp.facade import LlamaCpp
 from tests.fixtures_gguf import CORPUS, hf_tokenizer, tiny_tokenizer, write_tiny_gguf
 
@@ -248,6 +248,21 @@ def test_bad_requests(lm: LlamaCpp) -> None:
         lm("a", response_format={"type": "json_object"})
     with pytest.raises(LMConfigurationError):
         lm(Request(model=lm.model, messages=(Message.assistant("only a prefill"),)))
+
+
+def test_a_refused_prompt_keeps_its_error_on_the_way_through_dspy(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "gemma.gguf", template=TEMPLATES["gemma"])
+    lm = LlamaCpp(path, cache_dir=None, n_threads=1, max_tokens=2)
+    messages = [{"role": "system", "content": "Be brief."}, *user("a")]
+    with pytest.raises(PromptRefusedError, match="system_role: merged"):
+        lm.complete_messages(messages)
+    with pytest.raises(LMConfigurationError, match="system_role: merged") as caught:
+        lm(messages=messages)
+    chain: list[BaseException | None] = [caught.value]
+    while chain[-1] is not None:
+        chain.append(chain[-1].__cause__)
+    assert any(isinstance(error, PromptRefusedError) for error in chain)
+    lm.close()
 
 
 def test_copies_share_the_model_and_survive_close_together(gguf_path: Path) -> None:

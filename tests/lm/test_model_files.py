@@ -1,8 +1,10 @@
 """GGUF headers, bad files, the CPU probe, fingerprints, and the list of models."""
 
+import ctypes
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,6 +92,20 @@ def test_missing_folder_template_architecture(tmp_path: Path) -> None:
     strange = write_tiny_gguf(tmp_path / "strange.gguf", architecture="notanarchitecture")
     with pytest.raises(ModelError, match="unknown model architecture: 'notanarchitecture'"):
         LlamaCpp(strange)
+
+
+def test_a_log_that_other_code_took_is_taken_back(gguf_path: Path, tmp_path: Path) -> None:
+    import llama_cpp
+
+    lib: Any = llama_cpp
+    LlamaCpp(gguf_path, cache_dir=None, n_threads=1).close()
+    others: list[bytes] = []
+    callback = lib.llama_log_callback(lambda level, text, data: others.append(text))
+    lib.llama_log_set(callback, ctypes.c_void_p(0))
+    strange = write_tiny_gguf(tmp_path / "strange.gguf", architecture="notanarchitecture")
+    with pytest.raises(ModelError, match="unknown model architecture: 'notanarchitecture'"):
+        LlamaCpp(strange)
+    assert others == []
 
 
 def test_llama_cpp_is_silent(gguf_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ text it is served are equal. Knows nothing about tokens or layouts.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +13,9 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
-from promptopt.errors import ConfigError, ModelError
+from promptopt.errors import ConfigError, ModelError, PromptRefusedError
 from promptopt.lm.protocol import Messages
 
 ROLES = ("system", "user", "assistant")
@@ -108,7 +108,9 @@ class ChatTemplate:
         A last message of role assistant is a prefill: its text follows the generation prompt and its turn stays open.
 
         Raises:
-            ConfigError: the messages are malformed, or the template refuses them (e.g. no system role).
+            ConfigError: the messages are malformed.
+            PromptRefusedError: the template refuses them (e.g. no system role).
+            ModelError: the template does what no template may do.
         """
         check_messages(messages)
         if messages[-1]["role"] == "assistant":
@@ -126,9 +128,27 @@ class ChatTemplate:
                 add_generation_prompt=True,
                 **self._special_tokens,
             )
-        except jinja2.TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise ConfigError(
-                f"The chat template of {self._model} refuses these messages (roles: {roles}): {error}. "
-                "Choose a layout whose messages the template allows."
+        except SecurityError as error:
+            # No layout cures this one.
+            raise ModelError(
+                f"The chat template of {self._model} is not safe to run: {error}. Get the model from another source."
             ) from error
+        except jinja2.TemplateError as error:
+            roles = [message["role"] for message in messages]
+            raise PromptRefusedError(
+                f"The chat template of {self._model} refuses these messages (roles: {', '.join(roles)}): "
+                f"{str(error).rstrip('.')}. {_cure(roles)}"
+            ) from error
+
+
+def _cure(roles: Sequence[str]) -> str:
+    """Return what to change in the layout; templates differ in whether they know a system role, hardly in else."""
+    if "system" in roles:
+        return (
+            "Put the instructions into the first user message: use a Layout with system_role: merged (in an experiment "
+            "file, search.start.system_role: merged)."
+        )
+    return (
+        "Send one user message: use a Layout with system_role: merged and demo_placement: block (in an experiment "
+        "file, search.start.system_role: merged and search.start.demo_placement: block)."
+    )
