@@ -75,7 +75,11 @@ def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     result = read_json(tuned / "result.json", FinetuneResult)
     context.progress.step(0, 4, "merging into the dequantised base")
     merged = merge_lora(
-        _hf_dir(context), tuned / result.lora_dir, stage.path / "merged", config.finetune.base_quantization
+        _hf_dir(context),
+        tuned / result.lora_dir,
+        stage.path / "merged",
+        config.finetune.base_quantization,
+        trained_on=result.device,
     )
     context.progress.step(1, 4, "converting to GGUF")
     f16 = stage.path / "tuned-f16.gguf"

@@ -13,7 +13,7 @@ from dspy.utils.exceptions import ContextWindowExceededError, LMConfigurationErr
 
 from promptopt.errors import ConfigError, ContextLengthError, LMError, PromptRefusedError
 from promptopt.lm.llama_cpp.facade import LlamaCpp
-from tests.fixtures_gguf import CORPUS, hf_tokenizer, tiny_tokenizer, write_tiny_gguf
+from tests.fixtures_gguf import CORPUS, TEMPLATES, hf_tokenizer, tiny_tokenizer, write_tiny_gguf
 
 
 def user(text: str) -> list[dict[str, str]]:
@@ -251,13 +251,15 @@ def test_bad_requests(lm: LlamaCpp) -> None:
 
 
 def test_a_refused_prompt_keeps_its_error_on_the_way_through_dspy(tmp_path: Path) -> None:
+    from dspy.lm15 import Message, Request
+
     path = write_tiny_gguf(tmp_path / "gemma.gguf", template=TEMPLATES["gemma"])
     lm = LlamaCpp(path, cache_dir=None, n_threads=1, max_tokens=2)
     messages = [{"role": "system", "content": "Be brief."}, *user("a")]
     with pytest.raises(PromptRefusedError, match="system_role: merged"):
         lm.complete_messages(messages)
     with pytest.raises(LMConfigurationError, match="system_role: merged") as caught:
-        lm(messages=messages)
+        lm(Request(model=lm.model, system="Be brief.", messages=(Message.user("a"),)))
     chain: list[BaseException | None] = [caught.value]
     while chain[-1] is not None:
         chain.append(chain[-1].__cause__)

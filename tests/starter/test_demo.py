@@ -18,8 +18,8 @@ def test_other_seed_other_documents() -> None:
 def test_rows_have_the_promised_size() -> None:
     for row in generate.generate(200, 3):
         assert set(row) == {"document", "question", "answer"}
-        assert 70 <= len(row["document"].split()) <= 120
-        assert 5 <= row["document"].count(". ") + 1 <= 9
+        assert 35 <= len(row["document"].split()) <= 90
+        assert row["document"].count(". ") + 1 == 7
         assert 1 <= len(row["answer"].split()) <= 3
 
 

@@ -13,7 +13,7 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from promptopt.errors import ConfigError, ModelError, PromptRefusedError
 from promptopt.lm.protocol import Messages
@@ -128,7 +128,7 @@ class ChatTemplate:
                 add_generation_prompt=True,
                 **self._special_tokens,
             )
-        except SecurityError as error:
+        except jinja2.exceptions.SecurityError as error:
             # No layout cures this one.
             raise ModelError(
                 f"The chat template of {self._model} is not safe to run: {error}. Get the model from another source."
