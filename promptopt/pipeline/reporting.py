@@ -89,7 +89,7 @@ def _search_overview(context: RunContext) -> SearchOverview:
         trials=len(trials),
         raced_out=sum(trial.state == "raced_out" for trial in trials),
         failed=sum(trial.state == "failed" for trial in trials),
-        examples=sum(trial.examples for trial in trials),
+        examples=max(trial.examples for trial in trials),
         space=tuple((name, tuple(tried)) for name, tried in values.items()),
         top=tuple(_trial_line(trial) for trial in scored[:TOP_TRIALS]),
         best_trial=complete[0].number,
