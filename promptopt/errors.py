@@ -7,6 +7,8 @@
     │   ├── ContextLengthError     a prompt does not fit into the model's context
     │   └── PromptRefusedError     a chat template refuses a prompt: the layout does not suit this model
     ├── LMError                    a language model (engine, server) broke while answering
+    │   ├── BusyError              too many requests wait for it already
+    │   └── RequestTimeoutError    no answer came within the time that was allowed (TimeoutError)
     ├── ParseError (ValueError)    a completion does not parse in its layout: data, not a breakdown
     ├── TrainingError              a fine-tuning run must not start or go on
     ├── ExportError                weights cannot be turned into the file that was asked for
@@ -44,6 +46,14 @@ class PromptRefusedError(ModelError):
 
 class LMError(PromptoptError):
     """A language model broke while answering: the system failed, not the candidate."""
+
+
+class BusyError(LMError):
+    """So many requests wait for a model already that no more are accepted."""
+
+
+class RequestTimeoutError(LMError, TimeoutError):
+    """No answer came within the time that was allowed; the request was given up and its place freed."""
 
 
 class ParseError(PromptoptError, ValueError):

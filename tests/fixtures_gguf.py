@@ -120,6 +120,27 @@ def write_tiny_gguf(
     return path
 
 
+def write_tiny_lora(path: Path, *, seed: int, width: int = 64, n_layers: int = 2, rank: int = 4) -> Path:
+    """Write random LoRA weights for the model of `write_tiny_gguf`, strong enough to change its answers."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 2.0 * rank)
+    rng = np.random.default_rng(seed)
+    for layer in range(n_layers):
+        for name in ("attn_q", "attn_output"):
+            for part, shape in (("a", (rank, width)), ("b", (width, rank))):
+                values = (rng.standard_normal(shape) / np.sqrt(rank)).astype(np.float32)
+                writer.add_tensor(f"blk.{layer}.{name}.weight.lora_{part}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def _add_matrix(writer: Any, name: str, values: np.ndarray[Any, Any], file_type: str) -> None:
     import gguf
 

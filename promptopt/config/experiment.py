@@ -45,7 +45,9 @@ class LmConfig(ConfigModel):
         quantization: of the base GGUF that promptopt makes, and of the deployed GGUF.
         n_ctx: context window in tokens; capped at what the model was trained for.
         max_tokens: longest answer in tokens.
-        n_threads: CPU threads; None = all physical cores.
+        parallel: examples that are answered at once; None = 16 on a CPU, 64 on a GPU, less where memory is short.
+            Changes no answer: batches are shaped so that each row's bits are its own.
+        n_threads: CPU threads; None = all physical cores, fewer while other work holds them.
         n_gpu_layers: layers offloaded to a GPU; -1 = all.
     """
 
@@ -53,6 +55,7 @@ class LmConfig(ConfigModel):
     n_ctx: int = Field(default=2048, ge=64)
     max_tokens: int = Field(default=64, ge=1)
     temperature: float = Field(default=0.0, ge=0)
+    parallel: int | None = Field(default=None, ge=1, le=256)
     n_threads: int | None = Field(default=None, ge=1)
     n_gpu_layers: int = 0
 

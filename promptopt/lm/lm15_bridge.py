@@ -1,10 +1,8 @@
 """Between DSPy's canonical requests and promptopt's chat prompts: the only file that knows both shapes."""
 
-import hashlib
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from typing import Any
 
 from dspy.lm15 import (
     ConfigurationError,
@@ -13,52 +11,27 @@ from dspy.lm15 import (
     ProviderError,
     Request,
     Response,
+    StreamDeltaEvent,
+    StreamEndEvent,
+    StreamStartEvent,
+    TextDelta,
+    TopLogprob,
     UnsupportedFeatureError,
     Usage,
 )
 from dspy.lm15 import ContextLengthError as Lm15ContextLengthError
+from dspy.lm15 import TokenLogprob as Lm15TokenLogprob
 
 from promptopt.errors import ConfigError, ContextLengthError, LMError, PromptoptError, PromptRefusedError
-from promptopt.lm.protocol import Completion
+from promptopt.lm.lm_call import LOCAL_SETTINGS, current_call
+from promptopt.lm.protocol import Completion, TokenLogprob
 
-SUPPORTED_PARAMS = frozenset({"max_tokens", "temperature", "top_p", "top_k", "seed", "stop"})
-
-
-class _Draws:
-    """Which of several answers to one prompt is being asked for: DSPy strips `rollout_id` and `n` before the engine."""
-
-    def __init__(self, rollout_id: int | None) -> None:
-        self.rollout_id = rollout_id
-        self.count = itertools.count()
-
-
-_draws: ContextVar[_Draws | None] = ContextVar("promptopt_draws", default=None)
-
-
-@contextmanager
-def counting_draws(rollout_id: int | None) -> Iterator[None]:
-    """Within one LM call, let every request draw its own answer."""
-    token = _draws.set(_Draws(rollout_id))
-    try:
-        yield
-    finally:
-        _draws.reset(token)
-
-
-def drawn_seed(seed: int) -> int:
-    """Return the seed of the next answer of the current LM call.
-
-    The first answer without `rollout_id` uses `seed` itself; every other (rollout_id, number) has a seed of its own, so
-    that `n=5` gives five draws and a new `rollout_id` a fresh one, all reproducible.
-    """
-    draws = _draws.get()
-    if draws is None:
-        return seed
-    number = next(draws.count)
-    if draws.rollout_id is None and number == 0:
-        return seed
-    digest = hashlib.sha256(f"{seed}:{draws.rollout_id}:{number}".encode()).digest()
-    return int.from_bytes(digest[:4], "big")
+SUPPORTED_PARAMS = frozenset(
+    {
+        "max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "response_format", "logprobs",
+        "frequency_penalty", "presence_penalty",
+    }
+)  # fmt: skip
 
 
 def messages_of(request: Request) -> list[dict[str, str]]:
@@ -88,21 +61,23 @@ def _text(message: Message) -> str:
 
 def _refuse_unsupported(request: Request) -> None:
     config = request.config
+    extensions = dict(config.extensions or {})
     wanted = {
         "tools": request.tools,
-        "response_format": config.response_format,
-        "logprobs": config.logprobs is not None,
         "reasoning": config.reasoning,
-        "frequency_penalty": config.frequency_penalty,
-        "presence_penalty": config.presence_penalty,
         "probabilities": config.probabilities not in (None, "off", "if_available"),
-        **(config.extensions or {}),
+        **{name: value for name, value in extensions.items() if name not in LOCAL_SETTINGS},
     }
     refused = sorted(name for name, value in wanted.items() if value)
     if refused:
-        raise UnsupportedFeatureError(
-            f"This LM does not support {', '.join(refused)}; it knows {', '.join(sorted(SUPPORTED_PARAMS))}."
-        )
+        known = ", ".join(sorted(SUPPORTED_PARAMS | LOCAL_SETTINGS))
+        raise UnsupportedFeatureError(f"This LM does not support {', '.join(refused)}; it knows {known}.")
+
+
+def local_settings(request: Request) -> dict[str, Any]:
+    """Return grammar, min_p and repetition_penalty, from the request's extensions or the LM call around it."""
+    extensions = {key: value for key, value in (request.config.extensions or {}).items() if key in LOCAL_SETTINGS}
+    return {**current_call().settings, **extensions}
 
 
 def response_of(request: Request, completion: Completion) -> Response:
@@ -112,16 +87,48 @@ def response_of(request: Request, completion: Completion) -> Response:
         model=request.model,
         message=Message.assistant(completion.text),
         finish_reason=completion.finish_reason,
-        usage=Usage(
-            input_tokens=completion.prompt_tokens,
-            output_tokens=completion.completion_tokens,
-            cache_read_tokens=completion.prompt_tokens - completion.prompt_tokens_computed,
-        ),
-        provider_data={
-            "latency_s": completion.latency_s,
-            "prompt_tokens_computed": completion.prompt_tokens_computed,
-            "cached": completion.cached,
-        },
+        usage=usage_of(completion),
+        logprobs=None if completion.logprobs is None else tuple(_logprob(entry) for entry in completion.logprobs),
+        provider_data=provider_data_of(completion),
+    )
+
+
+def usage_of(completion: Completion) -> Usage:
+    """Return DSPy's token counts."""
+    return Usage(
+        input_tokens=completion.prompt_tokens,
+        output_tokens=completion.completion_tokens,
+        cache_read_tokens=completion.prompt_tokens - completion.prompt_tokens_computed,
+    )
+
+
+def provider_data_of(completion: Completion) -> dict[str, Any]:
+    """Return what DSPy has no field for."""
+    return {
+        "latency_s": completion.latency_s,
+        "prompt_tokens_computed": completion.prompt_tokens_computed,
+        "cached": completion.cached,
+    }
+
+
+def _logprob(entry: TokenLogprob) -> Lm15TokenLogprob:
+    return Lm15TokenLogprob(
+        token=entry.text,
+        logprob=entry.logprob,
+        bytes=tuple(entry.data),
+        token_id=entry.token,
+        top=tuple(TopLogprob(top.text, top.logprob, tuple(top.data), top.token) for top in entry.top),
+    )
+
+
+def events_of(request: Request, pieces: Iterator[str], result: Callable[[], Completion]) -> Iterator[Any]:
+    """Yield DSPy's stream events of an answer that arrives in pieces."""
+    yield StreamStartEvent(id=None, model=request.model)
+    for piece in pieces:
+        yield StreamDeltaEvent(delta=TextDelta(text=piece, part_index=0))
+    completion = result()
+    yield StreamEndEvent(
+        finish_reason=completion.finish_reason, usage=usage_of(completion), provider_data=provider_data_of(completion)
     )
 
 

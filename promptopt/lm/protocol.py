@@ -13,6 +13,25 @@ Messages = Sequence[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely one generated token was.
+
+    Attributes:
+        token: its id.
+        text: the token as text; bytes that are no whole character show as U+FFFD.
+        data: its bytes.
+        logprob: natural logarithm of its probability at temperature 1, before any filter, penalty or grammar.
+        top: the likeliest tokens at this position, best first; their own `top` is empty.
+    """
+
+    token: int
+    text: str
+    data: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One answer of a language model.
 
@@ -24,6 +43,7 @@ class Completion:
         completion_tokens: generated tokens, without the token that ends the turn.
         latency_s: seconds from submission to answer. A cached answer keeps the latency of the call that made it.
         cached: whether the answer came from the response cache.
+        logprobs: one entry per generated token, where they were asked for.
     """
 
     text: str
@@ -33,6 +53,7 @@ class Completion:
     completion_tokens: int
     latency_s: float
     cached: bool
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @runtime_checkable

@@ -64,6 +64,9 @@ class RunContext:
                 n_ctx=settings.n_ctx,
                 max_tokens=settings.max_tokens,
                 temperature=settings.temperature,
+                parallel=settings.parallel,
+                # Threads meet the engine in any order; the same command must still give the same answers.
+                batch_invariant=True,
                 n_threads=settings.n_threads,
                 n_gpu_layers=settings.n_gpu_layers,
                 seed=self.config.seed,

@@ -66,9 +66,8 @@ def test_greedy_equals_plain_llama_and_reuse_changes_nothing(tmp_path: Path, fil
 
 def logits_after(lm: LlamaCpp, ids: list[int]) -> list[float]:
     lm.generate_tokens(ids, 1)
-    model = lm.chat.model
-    n_vocab = model.lib.llama_vocab_n_tokens(model.lib.llama_model_get_vocab(model._model))
-    return list(model.lib.llama_get_logits_ith(model.context, -1)[:n_vocab])
+    worker = lm.chat.engine._worker
+    return list(lm.chat.engine.call(lambda: worker._context.logits(1)[0].tolist()))
 
 
 @pytest.mark.parametrize("file_type", ["f32", "f16", "q8_0"])
@@ -244,8 +243,9 @@ def test_bad_requests(lm: LlamaCpp) -> None:
         lm.complete_messages([])
     with pytest.raises(ConfigError, match="role 'tool'"):
         lm.complete_messages([{"role": "tool", "content": "x"}])
-    with pytest.raises(LMUnsupportedFeatureError, match="response_format"):
-        lm("a", response_format={"type": "json_object"})
+    tool = {"type": "function", "function": {"name": "search", "parameters": {"type": "object", "properties": {}}}}
+    with pytest.raises(LMUnsupportedFeatureError, match="does not support tools"):
+        lm("a", tools=[tool])
     with pytest.raises(LMConfigurationError):
         lm(Request(model=lm.model, messages=(Message.assistant("only a prefill"),)))
 

@@ -34,7 +34,7 @@ def choose_cpu_path(info: GgufInfo, version: str) -> CpuPath:
         info: the model that is going to be loaded; the child decodes with it.
         version: of llama-cpp-python; another build gets another try.
     """
-    key = "\n".join([_cpu(), version, *sorted(info.tensor_types)])
+    key = "\n".join([cpu_name(), version, *sorted(info.tensor_types)])
     note_path = user_cache_dir() / "cpu_probe" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
     note = read_note(note_path)
     if note is not None and isinstance(note.get("use_extra_bufts"), bool):
@@ -45,7 +45,7 @@ def choose_cpu_path(info: GgufInfo, version: str) -> CpuPath:
     return choice
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
     """Name the CPU with the instruction sets it shows: virtual machines hide some of them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -1,111 +1,50 @@
 """`LlamaCpp`: a local GGUF model as a `dspy.LM`. The rooms behind it know nothing of DSPy."""
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import dspy
-from dspy.lm15 import Request, Response, response_to_events
 
 from promptopt.errors import ConfigError
 from promptopt.lm.cache import ResponseCache
-from promptopt.lm.collect import note_call
+from promptopt.lm.llama_cpp.dspy_engine import AsyncLocalEngine, LocalEngine
 from promptopt.lm.llama_cpp.local_chat import ChatRequest, LocalChat
+from promptopt.lm.llama_cpp.lora import LoraSet, LoraWeights, lora_set, weights_key
 from promptopt.lm.llama_cpp.model import LoadOptions
 from promptopt.lm.llama_cpp.sampling import Sampling
-from promptopt.lm.lm15_bridge import (
-    SUPPORTED_PARAMS,
-    as_lm15_errors,
-    counting_draws,
-    drawn_seed,
-    messages_of,
-    response_of,
-)
+from promptopt.lm.lm15_bridge import SUPPORTED_PARAMS
+from promptopt.lm.lm_call import lm_call, split_settings
 from promptopt.lm.protocol import Completion, Messages
 from promptopt.lm.user_cache import user_cache_dir
-
-
-class LocalEngine:
-    """DSPy's engine interface on a `LocalChat`; what a request leaves open comes from `defaults`."""
-
-    supported_params = SUPPORTED_PARAMS
-
-    def __init__(self, chat: LocalChat, defaults: Sampling, max_tokens: int) -> None:
-        self.chat = chat
-        self.defaults = defaults
-        self.max_tokens = max_tokens
-
-    def complete(self, request: Request) -> Response:
-        """Answer one canonical request; raises dspy.lm15 errors."""
-        with as_lm15_errors():
-            config, defaults = request.config, self.defaults
-            sampling = Sampling(
-                temperature=defaults.temperature if config.temperature is None else config.temperature,
-                top_p=defaults.top_p if config.top_p is None else config.top_p,
-                top_k=defaults.top_k if config.top_k is None else config.top_k,
-                min_p=defaults.min_p,
-                seed=drawn_seed(defaults.seed if config.seed is None else config.seed),
-            )
-            wanted = ChatRequest(messages_of(request), config.max_tokens or self.max_tokens, sampling, config.stop)
-            completion = self.chat.complete(wanted)
-            note_call(completion)
-            return response_of(request, completion)
-
-    def stream(self, request: Request) -> Iterator[Any]:
-        """Answer in one piece: an answer is only complete when its stop string is known."""
-        return iter(response_to_events(self.complete(request)))
-
-    def close(self) -> None:
-        """DSPy borrows engines; `LlamaCpp.close` frees the model."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "LocalEngine":
-        return self
-
-
-class AsyncLocalEngine:
-    """The same for `acall`: the wait happens on a thread, so the event loop stays free."""
-
-    supported_params = SUPPORTED_PARAMS
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self._engine = engine
-
-    async def complete(self, request: Request) -> Response:
-        """Answer one canonical request."""
-        return await asyncio.to_thread(self._engine.complete, request)
-
-    async def stream(self, request: Request) -> Any:
-        """Answer in one piece, as the synchronous engine does."""
-        for event in response_to_events(await self.complete(request)):
-            yield event
-
-    async def aclose(self) -> None:
-        """See `LocalEngine.close`."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "AsyncLocalEngine":
-        return self
 
 
 class LlamaCpp(dspy.LM):
     """A GGUF model run in this process by llama.cpp, for DSPy programs and (through `complete_messages`) without DSPy.
 
-    Safe to call from many threads. Copies share the loaded model. Answers are remembered on disk by everything that
-    decides them; DSPy's own response cache is off. Prompts start from the resident prompt they share most with; on the
-    CPU that changes no bit of the answer (see `slots`), on a GPU rounding may differ where tokens are nearly tied.
+    Any number of threads and coroutines may call at once: their requests are computed together, batch by batch, and
+    prompts start after the longest beginning that was computed before. Copies share the loaded model. Answers are
+    remembered on disk by everything that decides them; DSPy's own response cache is off.
+
+    Beside DSPy's own keyword arguments a call takes `grammar` (GBNF), `min_p` and `repetition_penalty`.
 
     Args:
         path: a .gguf file with a chat template.
         n_ctx: tokens for prompt and answer together; 0 = what the model was trained for, the upper limit.
+        parallel: requests that run at once; None = 16 on a CPU, 64 on a GPU, less where memory is short.
         n_gpu_layers: layers on the GPU; -1 = all, 0 = none.
-        n_threads: CPU threads; None = the physical cores this process may use.
+        n_threads: CPU threads; None = the physical cores this process may use, fewer while other work holds them.
         seed: of the draws at temperature > 0; the same request with the same seed has the same answer.
         max_tokens: of an answer; less if the context has less room.
         temperature: 0 is greedy.
         top_p, top_k, min_p: filters at temperature > 0; 1, 0 and 0 keep all tokens.
         cache_dir: folder of the response cache; "user" = `~/.cache/promptopt/responses` (XDG), None = no cache.
         prefix_reuse: False computes every prompt from its start.
-        n_slots: prompts that stay resident; None = up to 4, within 2 GiB of memory.
+        batch_invariant: True makes answers independent of what else runs, to the last bit, by using only batch sizes
+            whose rows agree on this machine; decoding costs more while few requests run. False: answers may differ
+            where two tokens are nearly tied (docs/performance.md says how often).
+        lora: LoRA GGUFs on top of the model: paths, or `LoraWeights` with a scale.
+        max_waiting: requests that may wait for a place; a further one waits outside.
         callbacks: DSPy callbacks.
 
     Raises:
@@ -119,6 +58,7 @@ class LlamaCpp(dspy.LM):
         path: Path | str,
         *,
         n_ctx: int = 4096,
+        parallel: int | None = None,
         n_gpu_layers: int = 0,
         n_threads: int | None = None,
         seed: int = 0,
@@ -129,23 +69,26 @@ class LlamaCpp(dspy.LM):
         min_p: float = 0.0,
         cache_dir: Path | str | Literal["user"] | None = "user",
         prefix_reuse: bool = True,
-        n_slots: int | None = None,
+        batch_invariant: bool = False,
+        lora: Iterable[LoraWeights | Path | str] | LoraWeights | Path | str | None = None,
+        max_waiting: int = 4096,
         callbacks: list[Any] | None = None,
     ) -> None:
         path = Path(path)
         defaults = Sampling(temperature, top_p, top_k, min_p, seed)
-        options = LoadOptions(n_ctx, n_gpu_layers, n_threads, n_slots)
+        options = LoadOptions(n_ctx, n_gpu_layers, n_threads, parallel, max_waiting, batch_invariant)
+        weights = lora_set(lora)
         if max_tokens < 1:
             raise ConfigError(f"max_tokens is {max_tokens}; allowed are positive numbers.")
         folder = user_cache_dir() / "responses" if cache_dir == "user" else cache_dir
         cache = None if folder is None else ResponseCache(Path(folder))
         self.chat = LocalChat(path, options, cache=cache, prefix_reuse=prefix_reuse)
         self._settings = {
-            "path": str(path), "n_ctx": n_ctx, "n_gpu_layers": n_gpu_layers, "n_threads": n_threads, "min_p": min_p,
-            "cache_dir": None if cache_dir is None else str(cache_dir), "prefix_reuse": prefix_reuse,
-            "n_slots": n_slots,
+            "path": str(path), "n_ctx": n_ctx, "parallel": parallel, "n_gpu_layers": n_gpu_layers,
+            "n_threads": n_threads, "min_p": min_p, "cache_dir": None if cache_dir is None else str(cache_dir),
+            "prefix_reuse": prefix_reuse, "batch_invariant": batch_invariant, "max_waiting": max_waiting,
         }  # fmt: skip
-        engine = LocalEngine(self.chat, defaults, max_tokens)
+        engine = LocalEngine(self.chat, defaults, max_tokens, weights)
         # DSPy keeps a setting that is in `kwargs` through `lm.copy(seed=...)`; its validation refuses top_k=0.
         filters = {"top_p": top_p} if top_p < 1 else {}
         filters |= {"top_k": top_k} if top_k > 0 else {}
@@ -173,9 +116,33 @@ class LlamaCpp(dspy.LM):
         return self.chat.n_ctx
 
     @property
+    def parallel(self) -> int:
+        """Requests that run at once; the evaluation loop keeps this many going."""
+        return self.chat.parallel
+
+    @property
+    def lora(self) -> LoraSet:
+        """The LoRA weights on top of the model."""
+        weights: LoraSet = self._engine_spec.lora
+        return weights
+
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 of the model file."""
-        return self.chat.fingerprint
+        """SHA-256 of the model file; with LoRA weights, theirs and their scales behind it."""
+        return "+".join([self.chat.fingerprint, *([weights_key(self.lora)] if self.lora else [])])
+
+    def with_lora(self, lora: Iterable[LoraWeights | Path | str] | LoraWeights | Path | str | None) -> "LlamaCpp":
+        """Return this LM with other LoRA weights (None = the bare model), on the same loaded base.
+
+        Both can be used at the same time; their requests take turns, and neither sees the other's cached prompts.
+
+        Raises:
+            ModelError: there is no such file; one that does not fit the base fails at the first call.
+        """
+        mine = self._engine_spec
+        engine = LocalEngine(self.chat, mine.defaults, mine.max_tokens, lora_set(lora))
+        other: LlamaCpp = self.copy(engine=engine, async_engine=AsyncLocalEngine(engine))
+        return other
 
     def complete_messages(
         self,
@@ -185,8 +152,34 @@ class LlamaCpp(dspy.LM):
         temperature: float | None = None,
         seed: int | None = None,
         stop: Sequence[str] = (),
+        grammar: str | None = None,
+        timeout_s: float | None = None,
     ) -> Completion:
         """Answer a chat prompt without DSPy; None means this LM's own setting. See `LocalChat.complete`."""
+        request = self.chat_request(
+            messages, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop, grammar=grammar
+        )
+        return self.chat.complete(request, timeout_s=timeout_s)
+
+    def complete_many(self, prompts: Sequence[Messages], **settings: Any) -> list[Completion]:
+        """Answer many chat prompts together; in their order, each common beginning computed once.
+
+        Args:
+            settings: those of `complete_messages`, the same for all prompts.
+        """
+        return self.chat.complete_many([self.chat_request(messages, **settings) for messages in prompts])
+
+    def chat_request(
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+        grammar: str | None = None,
+    ) -> ChatRequest:
+        """Return a request with this LM's own settings where they are left open."""
         own = self.kwargs
         defaults: Sampling = self._engine_spec.defaults
         sampling = Sampling(
@@ -197,7 +190,7 @@ class LlamaCpp(dspy.LM):
             seed=_first(seed, own.get("seed"), defaults.seed),
         )
         room = _first(max_tokens, own.get("max_tokens"), self._engine_spec.max_tokens)
-        return self.chat.complete(ChatRequest(messages, room, sampling, tuple(stop)))
+        return ChatRequest(messages, room, sampling, tuple(stop), grammar, lora=self.lora)
 
     def tokenize_messages(self, messages: Messages) -> list[int]:
         """Return the token ids of a chat prompt, as transformers' `apply_chat_template` gives them."""
@@ -209,21 +202,31 @@ class LlamaCpp(dspy.LM):
 
     def tokenize_text(self, text: str, *, special: bool) -> list[int]:
         """Return the token ids of bare text; `special` says whether control tokens in it are read as such."""
-        return self.chat.model.tokenize(text, special=special)
+        return self.chat.tokenize(text, special=special)
 
     def generate_tokens(self, prompt_ids: list[int], max_tokens: int) -> list[int]:
         """Continue token ids greedily, without cache; returns the new ids without the token that ends the turn."""
-        return self.chat.generate_tokens(prompt_ids, max_tokens)
+        return self.chat.generate_tokens(prompt_ids, max_tokens, lora=self.lora)
+
+    def embed(self, texts: Sequence[str], *, normalize: bool = True) -> list[list[float]]:
+        """Return a vector per text; `dspy.Embedder(lm.embed)` takes it as it is. See `LocalChat.embed`."""
+        return self.chat.embed(texts, normalize=normalize)
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer as every `dspy.LM`; `n` and `rollout_id` draw different answers at temperature > 0."""
-        with counting_draws(kwargs.get("rollout_id", self.kwargs.get("rollout_id"))):
+        local, kwargs = split_settings(kwargs)
+        with self._call(kwargs, local):
             return super().__call__(prompt, messages=messages, **kwargs)
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """Answer asynchronously as every `dspy.LM`."""
-        with counting_draws(kwargs.get("rollout_id", self.kwargs.get("rollout_id"))):
+        local, kwargs = split_settings(kwargs)
+        with self._call(kwargs, local):
             return await super().acall(prompt, messages=messages, **kwargs)
+
+    def _call(self, kwargs: dict[str, Any], local: dict[str, Any]) -> Any:
+        asked = {**self.kwargs, **kwargs}
+        return lm_call(asked.get("rollout_id"), asked.get("n"), local)
 
     def close(self) -> None:
         """Free the model, for all copies of this LM; later calls raise an error."""
@@ -237,12 +240,15 @@ class LlamaCpp(dspy.LM):
     def dump_state(self) -> dict[str, Any]:
         """Return what `load_state` needs: the path and settings, not the weights."""
         own = {key: value for key, value in self.kwargs.items() if key in SUPPORTED_PARAMS}
-        return {"_dspy_lm_class": f"{type(self).__module__}.{type(self).__qualname__}", **self._settings, **own}
+        lora = {"lora": [[str(item.path), item.scale] for item in self.lora]} if self.lora else {}
+        return {"_dspy_lm_class": f"{type(self).__module__}.{type(self).__qualname__}", **self._settings, **lora, **own}
 
     @classmethod
     def load_state(cls, state: dict[str, Any], *, allow_custom_lm_class: bool = False) -> "LlamaCpp":
         """Load the model again from `dump_state`'s result."""
-        return cls(**{key: value for key, value in state.items() if not key.startswith("_")})
+        settings = {key: value for key, value in state.items() if not key.startswith("_")}
+        weights = [LoraWeights(Path(path), scale) for path, scale in settings.pop("lora", [])]
+        return cls(**settings, lora=weights)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load_again, (type(self), self.dump_state())

@@ -1,23 +1,31 @@
-"""A GGUF file loaded into llama.cpp: weights, context with several KV sequences, vocabulary. One owner per process.
+"""A GGUF file loaded into llama.cpp: its weights, its vocabulary, and what a context on it may hold."""
 
-Decoding must happen on one thread at a time (the engine's worker); the vocabulary may be used from any thread.
-"""
-
-import threading
+import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptopt.errors import ContextLengthError, LMError, ModelError
+from promptopt.errors import ContextLengthError, ModelError
 from promptopt.lm.gguf_info import GgufInfo, read_gguf
 from promptopt.lm.llama_cpp import native
+from promptopt.lm.llama_cpp.context import LANE_STEP, LaneContext, lane_size
 from promptopt.lm.llama_cpp.cpu_cores import physical_cores
 from promptopt.lm.llama_cpp.cpu_probe import choose_cpu_path
+from promptopt.lm.llama_cpp.vocabulary import Vocabulary
 
-MAX_SLOTS = 4
-KV_BUDGET_BYTES = 2 << 30
+PARALLEL_CPU = 16
+PARALLEL_GPU = 64
+MAX_LANES = 256
+"""llama.cpp's limit (LLAMA_MAX_SEQ)."""
+LEAST_LANES = 4
+"""Lanes that stay resident even if requests run one by one, so that prefixes which alternate are not computed again."""
 KV_VALUE_BYTES = 2
-BATCH_TOKENS = 512
+FALLBACK_MEMORY_BYTES = 4 << 30
+
+
+class CapacityWarning(UserWarning):
+    """Fewer requests run at once than were asked for, because their keys and values do not fit into memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,51 +35,64 @@ class LoadOptions:
     Attributes:
         n_ctx: tokens per prompt with its answer; 0 = what the model was trained for, which is also the upper limit.
         n_gpu_layers: layers on the GPU; -1 = all, 0 = none.
-        n_threads: CPU threads; None = the physical cores this process may use.
-        n_slots: prompts whose keys and values stay resident; None = up to 4, within 2 GiB.
+        n_threads: CPU threads; None = the physical cores this process may use, fewer while other work holds them.
+        parallel: requests that run at once; None = 16 on a CPU, 64 on a GPU, less where memory is short.
+        max_waiting: requests that may wait for a place.
+        batch_invariant: answers do not depend on what else runs at the same time, to the last bit (see `BatchRule`);
+            costs time while few requests run.
     """
 
     n_ctx: int = 4096
     n_gpu_layers: int = 0
     n_threads: int | None = None
-    n_slots: int | None = None
+    parallel: int | None = None
+    max_waiting: int = 4096
+    batch_invariant: bool = False
 
     def __post_init__(self) -> None:
         if self.n_ctx < 0:
             raise ContextLengthError(f"n_ctx is {self.n_ctx}; allowed are 0 (the model's own) and positive numbers.")
         if self.n_threads is not None and self.n_threads < 1:
             raise ModelError(f"n_threads is {self.n_threads}; allowed are None (physical cores) and positive numbers.")
-        if self.n_slots is not None and self.n_slots < 1:
-            raise ModelError(f"n_slots is {self.n_slots}; allowed are None (chosen by memory) and positive numbers.")
+        if self.parallel is not None and not 1 <= self.parallel <= MAX_LANES:
+            raise ModelError(f"parallel is {self.parallel}; allowed are None (chosen by memory) and 1 to {MAX_LANES}.")
+        if self.max_waiting < 1:
+            raise ModelError(f"max_waiting is {self.max_waiting}; allowed are positive numbers.")
 
 
 class NativeModel:
-    """Weights, context and vocabulary of one GGUF file.
+    """Weights and vocabulary of one GGUF file.
+
+    Args:
+        generates: False lets models in that only embed.
+
+    Attributes:
+        n_ctx: tokens that one prompt with its answer may take.
+        parallel: requests that run at once.
+        lanes: sequences a context of this model has: those that run, and some that only stay resident.
 
     Raises:
         ModelError: the file is missing, damaged, or nothing llama.cpp can run as a text generator.
     """
 
-    def __init__(self, path: Path | str, options: LoadOptions) -> None:
+    def __init__(self, path: Path | str, options: LoadOptions, *, generates: bool = True) -> None:
         self.info: GgufInfo = read_gguf(path)
         self.path = self.info.path
+        self.options = options
         self.lib = native.library()
         self.cpu_path = choose_cpu_path(self.info, str(self.lib.__version__))
-        self._vocab_lock = threading.Lock()
-        self._pieces: dict[int, bytes] = {}
         self._closed = False
-        self._model = self._load(options)
-        self._vocab = self.lib.llama_model_get_vocab(self._model)
+        self.raw = self._load(options)
         try:
-            self._check_can_generate()
+            if generates:
+                self._check_can_generate()
+            self.vocabulary = Vocabulary(self.lib, self.raw, self.path.name)
             self.n_ctx = self._choose_n_ctx(options)
-            self.n_slots = options.n_slots or self._affordable_slots()
-            self.context = self._make_context(options)
+            self.threads = options.n_threads or physical_cores()
+            self.parallel, self.lanes = self._choose_lanes(options)
         except BaseException:
-            self.lib.llama_model_free(self._model)
+            self.lib.llama_model_free(self.raw)
             raise
-        self.memory = self.lib.llama_get_memory(self.context)
-        self.batch = native.Batch(BATCH_TOKENS)
 
     def _load(self, options: LoadOptions) -> Any:
         params = self.lib.llama_model_default_params()
@@ -89,103 +110,84 @@ class NativeModel:
 
     def _check_can_generate(self) -> None:
         lib = self.lib
-        if not lib.llama_model_has_decoder(self._model) or lib.llama_model_has_encoder(self._model):
+        if not lib.llama_model_has_decoder(self.raw) or lib.llama_model_has_encoder(self.raw):
             raise ModelError(
                 f"{self.path} ({self.info.architecture}) is not a decoder-only text generator. "
                 "Use a causal language model such as a Llama, Qwen, Gemma or Mistral."
             )
 
     def _choose_n_ctx(self, options: LoadOptions) -> int:
-        trained = int(self.lib.llama_model_n_ctx_train(self._model))
+        trained = int(self.lib.llama_model_n_ctx_train(self.raw))
         return min(options.n_ctx or trained, trained) if trained > 0 else options.n_ctx or 4096
 
-    def _affordable_slots(self) -> int:
-        """Return how many slots fit into the KV budget; small models get all of them."""
+    def _choose_lanes(self, options: LoadOptions) -> tuple[int, int]:
+        """Return how many requests run at once and how many lanes there are, within half of the free memory."""
+        on_gpu = options.n_gpu_layers != 0
+        wanted = options.parallel or (PARALLEL_GPU if on_gpu else PARALLEL_CPU)
+        lane_bytes = self.kv_bytes_per_token * (-(-self.n_ctx // LANE_STEP) * LANE_STEP)
+        # The memory of a GPU is not known here; a context that does not fit is refused and made smaller later.
+        affordable = MAX_LANES if on_gpu else max(1, _free_memory() // 2 // max(1, lane_bytes))
+        if options.parallel is not None and affordable < wanted:
+            warnings.warn(
+                f"{self.path.name}: {affordable} requests run at once, not {wanted}: {self.n_ctx} tokens of context "
+                f"take {lane_bytes >> 20} MiB each, and they may take half of the free memory. Lower n_ctx for more.",
+                CapacityWarning,
+                stacklevel=2,
+            )
+        parallel = min(wanted, affordable)
+        lanes = max(parallel, min(LEAST_LANES, affordable))
+        if options.batch_invariant:
+            # Room for the rows that grow a batch to a size whose bits agree.
+            lanes = min(MAX_LANES, -(-max(lanes, 16) // 4) * 4)
+        return parallel, lanes
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that one token's keys and values take."""
         lib, prefix = self.lib, self.info.architecture
-        n_layer, n_head_kv = lib.llama_model_n_layer(self._model), lib.llama_model_n_head_kv(self._model)
-        head = lib.llama_model_n_embd(self._model) // max(1, lib.llama_model_n_head(self._model))
+        n_layer, n_head_kv = lib.llama_model_n_layer(self.raw), lib.llama_model_n_head_kv(self.raw)
+        head = lib.llama_model_n_embd(self.raw) // max(1, lib.llama_model_n_head(self.raw))
         key = self.info.metadata.get(f"{prefix}.attention.key_length", head)
         value = self.info.metadata.get(f"{prefix}.attention.value_length", head)
         widths = sum(int(width) for width in (key, value) if isinstance(width, int))
-        slot_bytes = max(1, n_layer * n_head_kv * widths * KV_VALUE_BYTES * self.n_ctx)
-        return int(max(1, min(MAX_SLOTS, KV_BUDGET_BYTES // slot_bytes)))
+        return max(1, int(n_layer * n_head_kv * widths * KV_VALUE_BYTES))
 
-    def _make_context(self, options: LoadOptions) -> Any:
-        params = self.lib.llama_context_default_params()
-        params.n_ctx = self.n_ctx * self.n_slots
-        params.n_batch = params.n_ubatch = BATCH_TOKENS
-        params.n_seq_max = self.n_slots
-        # One KV stream per slot: what a request computes does not depend on what other slots hold.
-        params.kv_unified = False
-        params.n_threads = params.n_threads_batch = options.n_threads or physical_cores()
-        # Sums in the same order as llama-cpp-python's `Llama`, so that both give the same greedy tokens.
-        params.flash_attn_type = self.lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        params.no_perf = True
-        native.clear_log()
-        context = self.lib.llama_init_from_model(self._model, params)
-        if not context:
-            raise ModelError(
-                f"llama.cpp cannot make a context of {self.n_slots} x {self.n_ctx} tokens for {self.path}: "
-                f"{native.last_log_lines()}. Lower n_ctx or n_slots, or free memory."
-            )
-        return context
+    def make_context(self, tokens: int, lanes: int | None = None) -> LaneContext:
+        """Return a context whose lanes hold at least `tokens` tokens each (and at most `n_ctx`).
+
+        Raises:
+            ModelError: there is no memory for it.
+        """
+        return LaneContext(
+            self.lib,
+            self.raw,
+            self.path.name,
+            lanes=lanes or self.lanes,
+            lane_tokens=lane_size(tokens, self.n_ctx),
+            threads=self.threads,
+            on_gpu=self.options.n_gpu_layers != 0,
+        )
 
     @property
     def can_reuse_prefixes(self) -> bool:
         """Whether a sequence can be cut back to a prefix; recurrent states cannot."""
-        return not (self.lib.llama_model_is_recurrent(self._model) or self.lib.llama_model_is_hybrid(self._model))
-
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Return token ids of `text` alone; `special` says whether control tokens in it are read as such."""
-        with self._vocab_lock:
-            self._check_open()
-            return native.tokenize(self.lib, self._vocab, text, special=special)
-
-    def token_bytes(self, token: int) -> bytes:
-        """Return the bytes `token` adds to the text (none for control tokens)."""
-        piece = self._pieces.get(token)
-        if piece is None:
-            with self._vocab_lock:
-                self._check_open()
-                piece = self._pieces[token] = native.token_bytes(self.lib, self._vocab, token)
-        return piece
-
-    def ends_generation(self, token: int) -> bool:
-        """Whether `token` ends the model's turn."""
-        return bool(self.lib.llama_vocab_is_eog(self._vocab, token))
-
-    def special_tokens(self) -> dict[str, str]:
-        """Return the template variables `bos_token`, `eos_token`, ... that this vocabulary has, with their text."""
-        found = {}
-        for name in ("bos", "eos", "pad", "sep", "mask"):
-            token = int(getattr(self.lib, f"llama_vocab_{name}")(self._vocab))
-            if token >= 0:
-                found[f"{name}_token"] = self.lib.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
-        return found
-
-    def decode(self) -> None:
-        """Run the batch.
-
-        Raises:
-            LMError: llama.cpp reports a failure; what the KV cache holds is then unknown.
-        """
-        code = self.batch.decode(self.context)
-        if code:
-            raise LMError(
-                f"llama_decode failed with code {code} on {self.path.name}: {native.last_log_lines()}. "
-                "Out of memory and a context that is too large are the usual causes: lower n_ctx."
-            )
+        return not (self.lib.llama_model_is_recurrent(self.raw) or self.lib.llama_model_is_hybrid(self.raw))
 
     def close(self) -> None:
         """Free everything native; safe to call twice. The caller makes sure that nothing decodes any more."""
-        with self._vocab_lock:
-            if self._closed:
-                return
-            self._closed = True
-            self.batch.free()
-            self.lib.llama_free(self.context)
-            self.lib.llama_model_free(self._model)
-
-    def _check_open(self) -> None:
         if self._closed:
-            raise LMError(f"The model {self.path.name} was closed; load it again.")
+            return
+        self._closed = True
+        self.vocabulary.close()
+        self.lib.llama_model_free(self.raw)
+
+
+def _free_memory() -> int:
+    """Return the bytes of memory that are free or can be freed."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (OSError, ValueError):
+        return FALLBACK_MEMORY_BYTES

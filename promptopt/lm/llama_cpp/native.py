@@ -8,9 +8,17 @@ import threading
 from collections import deque
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from promptopt.extras import require
 
 LOG_LINES_KEPT = 60
+
+Tokens = NDArray[np.int32]
+"""Token ids, one dimension."""
+Logits = NDArray[np.float32]
+"""Rows of logits, (tokens, vocabulary)."""
 
 _lock = threading.Lock()
 _log_lines: deque[str] = deque(maxlen=LOG_LINES_KEPT)
@@ -64,35 +72,55 @@ def last_log_lines(count: int = 4) -> str:
 
 
 class Batch:
-    """A reusable `llama_batch` for up to `size` tokens, each of one sequence."""
+    """A reusable `llama_batch` of up to `size` tokens, each of one sequence; filled through numpy, not one by one.
+
+    Attributes:
+        tokens, positions, sequences: int32 arrays of `size`; entries from `n_tokens` on are ignored.
+        wanted: int8 array; 1 where logits are wanted.
+    """
 
     def __init__(self, size: int) -> None:
-        self._lib = library()
-        self._raw = self._lib.llama_batch_init(size, 0, 1)
+        lib = library()
+        self._lib = lib
         self.size = size
+        self.tokens = np.zeros(size, dtype=np.int32)
+        self.positions = np.zeros(size, dtype=np.int32)
+        self.sequences = np.zeros(size, dtype=np.int32)
+        self.wanted = np.zeros(size, dtype=np.int8)
+        self._counts = np.ones(size, dtype=np.int32)
+        # llama.cpp wants a pointer to each token's list of sequences; every list has one entry.
+        self._lists = self.sequences.ctypes.data + np.arange(size, dtype=np.uintp) * self.sequences.itemsize
+        self._raw = lib.llama_batch(
+            0,
+            _pointer(self.tokens, lib.llama_token),
+            None,
+            _pointer(self.positions, lib.llama_pos),
+            _pointer(self._counts, ctypes.c_int32),
+            _pointer(self._lists, ctypes.POINTER(lib.llama_seq_id)),
+            _pointer(self.wanted, ctypes.c_int8),
+        )
 
-    def clear(self) -> None:
-        """Empty the batch."""
-        self._raw.n_tokens = 0
+    def set_prompt(self, tokens: Tokens, start: int, sequence: int, *, last_logits: bool) -> None:
+        """Make the batch `tokens` of one sequence from position `start`; logits of the last one if asked for."""
+        count = len(tokens)
+        self.tokens[:count] = tokens
+        self.positions[:count] = np.arange(start, start + count, dtype=np.int32)
+        self.sequences[:count] = sequence
+        self.wanted[:count] = 0
+        self.wanted[count - 1] = last_logits
+        self._raw.n_tokens = count
 
-    def add(self, token: int, position: int, sequence: int, *, logits: bool) -> int:
-        """Append one token; return its index, with which its logits are asked for."""
-        index = int(self._raw.n_tokens)
-        self._raw.token[index] = token
-        self._raw.pos[index] = position
-        self._raw.n_seq_id[index] = 1
-        self._raw.seq_id[index][0] = sequence
-        self._raw.logits[index] = logits
-        self._raw.n_tokens = index + 1
-        return index
+    def set_count(self, count: int) -> None:
+        """Say how many entries of the arrays count."""
+        self._raw.n_tokens = count
 
     def decode(self, context: Any) -> int:
         """Run the batch; return llama_decode's code (0 done, 1 no room in the KV cache, 2 aborted, < 0 broken)."""
         return int(self._lib.llama_decode(context, self._raw))
 
-    def free(self) -> None:
-        """Give the native memory back; the batch must not be used afterwards."""
-        self._lib.llama_batch_free(self._raw)
+
+def _pointer(array: np.ndarray[Any, Any], kind: Any) -> Any:
+    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
 
 
 def tokenize(lib: Any, vocab: Any, text: str, *, special: bool) -> list[int]:
