@@ -58,8 +58,11 @@ class ExampleRecord(Record):
         score: in [0, 1]; 0 for PARSE_FAILED; None for UNSCORED.
         prediction: the program's output fields; empty where parsing failed.
         completion: raw text of the last LM call.
+        calls: LM calls of this example, all predictors together; 0 in files older than this field.
+        cached_calls: those of them that the response cache answered.
         prompt_tokens: tokens of all prompts of this example, all predictors together.
         prompt_tokens_computed: those of them that no cached prefix covered.
+        completion_tokens: tokens of all answers; completion_tokens_computed: those that were generated, not remembered.
         latency_s: seconds spent in LM calls when they were really made (a cached answer keeps its first latency).
         error: what did not parse, or why a judge was undecided.
     """
@@ -71,9 +74,12 @@ class ExampleRecord(Record):
     details: dict[str, float] = Field(default_factory=dict)
     prediction: dict[str, JsonValue] = Field(default_factory=dict)
     completion: str = ""
+    calls: int = 0
+    cached_calls: int = 0
     prompt_tokens: int = 0
     prompt_tokens_computed: int = 0
     completion_tokens: int = 0
+    completion_tokens_computed: int = 0
     latency_s: float = 0.0
     error: str = ""
 

@@ -2,12 +2,14 @@
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from promptopt.evaluation.report import summary_table
 from promptopt.pipeline.judgement import RoadResults
@@ -15,6 +17,18 @@ from promptopt.rundir import read_json
 
 PLAIN_EVERY_S = 10.0
 """Without a terminal (CI, a log file) one plain line is printed at most this often."""
+
+
+class _Bars(Progress):
+    """The bars, and below them one line about how fast the running stage goes."""
+
+    speed = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the bars and the line; as a column of the bars it would squeeze them at 80 characters."""
+        yield from super().get_renderables()
+        if self.speed:
+            yield Text(f"  {self.speed}", no_wrap=True, overflow="ellipsis", style="dim")
 
 
 class LiveProgress:
@@ -27,7 +41,7 @@ class LiveProgress:
         self._task: TaskID | None = None
         self._printed = 0.0
         self._started = time.monotonic()
-        self._bars = Progress(
+        self._bars = _Bars(
             TextColumn("[bold]{task.fields[stage]:>9}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
@@ -59,17 +73,20 @@ class LiveProgress:
             self._bars.add_task("finished by an earlier run", total=1, completed=1, stage=name)
         elif self._task is not None:
             total = self._bars.tasks[self._task].total
+            self._bars.speed = ""
             self._bars.update(self._task, completed=total)
             self._bars.stop_task(self._task)
 
-    def step(self, done: int, total: int, text: str) -> None:
+    def step(self, done: int, total: int, text: str, speed: str = "") -> None:
         """Move the bar of the running stage."""
         if self._console.is_terminal and self._task is not None:
+            self._bars.speed = speed
             self._bars.update(self._task, completed=done, total=max(total, 1), description=text)
         elif time.monotonic() - self._printed >= PLAIN_EVERY_S:
             self._printed = time.monotonic()
             elapsed = self._printed - self._started
-            self._console.print(f"{elapsed:7.1f}s  {self._stage} {done}/{total}  {text}", highlight=False)
+            line = "; ".join(part for part in (text, speed) if part)
+            self._console.print(f"{elapsed:7.1f}s  {self._stage} {done}/{total}  {line}", highlight=False)
 
     def say(self, text: str) -> None:
         """Print one line above the bars."""

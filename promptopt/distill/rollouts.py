@@ -1,6 +1,7 @@
 """Rollouts: a teacher's answers to training inputs, each with its score. Renders nothing."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,9 @@ import dspy
 from pydantic import JsonValue
 
 from promptopt.errors import ConfigError
-from promptopt.evaluation.evaluate import Evaluator, TraceStep
+from promptopt.evaluation.answer import TraceStep
+from promptopt.evaluation.evaluate import Evaluator, iterate_answers
+from promptopt.evaluation.throughput import Throughput
 from promptopt.metrics.base import Metric
 from promptopt.records import DataRow, Record
 from promptopt.rundir import append_jsonl, read_jsonl
@@ -67,22 +70,39 @@ def candidate_rollouts(
     rows: Sequence[DataRow],
     store: Path | None = None,
     on_rollout: Callable[[Rollout], None] | None = None,
+    *,
+    parallel: int | None = None,
+    throughput: Throughput | None = None,
 ) -> list[Rollout]:
-    """Return the teacher's answers to `rows`; those that `store` already holds are not asked for again."""
+    """Return the teacher's answers to `rows`, in their order; those that `store` already holds are not asked for again.
+
+    Args:
+        store: JSONL file of rollouts; new ones are appended at once.
+        on_rollout: called after every row, whether asked or read.
+        parallel: rows that run at once; None = as many as the teacher answers at once.
+        throughput: told of every answer that was asked for.
+    """
     known = {rollout.row_id: rollout for rollout in read_jsonl(store, Rollout)} if store else {}
     rollouts = []
-    for row in rows:
-        rollout = known.get(row.id)
-        if rollout is None:
-            record, trace = evaluator.rollout(row)
-            rollout = Rollout(
-                row_id=row.id, source="candidate", score=record.score, steps=tuple(_step(step) for step in trace)
-            )
-            if store:
-                append_jsonl(store, rollout)
-        if on_rollout:
-            on_rollout(rollout)
-        rollouts.append(rollout)
+    with closing(iterate_answers(evaluator, rows, known, parallel=parallel, stops=())) as answers:
+        for row, answer in answers:
+            if answer is None:
+                rollout = known[row.id]
+            else:
+                record = evaluator.record(row, answer)
+                rollout = Rollout(
+                    row_id=row.id,
+                    source="candidate",
+                    score=record.score,
+                    steps=tuple(_step(step) for step in answer.trace),
+                )
+                if store:
+                    append_jsonl(store, rollout)
+                if throughput:
+                    throughput.add(record)
+            if on_rollout:
+                on_rollout(rollout)
+            rollouts.append(rollout)
     return rollouts
 
 

@@ -46,8 +46,10 @@ class _Player:
         if n_prompt + 1 > self.n_ctx:
             raise ContextLengthError(f"The prompt has {n_prompt} tokens (words); n_ctx is {self.n_ctx}. Shorten it.")
         with self._lock:
+            # One step: request number n of a list script is the one that gets its text number n.
             self.requests.append(request)
-        text = self._text(request)
+            number, self._given = self._given, self._given + 1
+        text = self._text(request, number)
         for stop in request.stop:
             text = text.split(stop, 1)[0]
         return Completion(
@@ -60,7 +62,7 @@ class _Player:
             cached=False,
         )
 
-    def _text(self, request: ScriptedRequest) -> str:
+    def _text(self, request: ScriptedRequest, number: int) -> str:
         found: Any
         if callable(self.script):
             try:
@@ -70,7 +72,7 @@ class _Player:
         elif isinstance(self.script, Mapping):
             found = self._look_up(self.script, request)
         else:
-            found = self._next(self.script)
+            found = self._at(self.script, number)
         if isinstance(found, Exception):
             raise LMError(f"Scripted failure: {found}") from found
         if not isinstance(found, str):
@@ -87,9 +89,7 @@ class _Player:
             raise LMError(f"No key of the script occurs in the prompt {prompt[:400]!r}; keys: {sorted(script)[:20]}.")
         return script[max(keys, key=len)]
 
-    def _next(self, script: Sequence[str | Exception]) -> str | Exception:
-        with self._lock:
-            number, self._given = self._given, self._given + 1
+    def _at(self, script: Sequence[str | Exception], number: int) -> str | Exception:
         if number >= len(script):
             raise LMError(f"The script has {len(script)} completions and a further request came. Record more of them.")
         return script[number]
@@ -156,15 +156,22 @@ class ScriptedLM(dspy.LM):
             longest such key wins); or a function of the messages. Exceptions in it are raised as LMError.
         name: what reports call it.
         n_ctx: words a prompt may have, plus one.
+        parallel: requests it says it answers at once, which is how many rows an evaluation runs at once.
 
     An exhausted list, an unknown prompt and a raising function are errors, never empty answers. Copies share it all.
+    Safe to call from many threads; a function is called by all of them, and a list goes to whoever comes first.
     """
 
-    def __init__(self, script: Script, *, name: str = "scripted", n_ctx: int = 32768, **kwargs: Any) -> None:
+    def __init__(
+        self, script: Script, *, name: str = "scripted", n_ctx: int = 32768, parallel: int = 1, **kwargs: Any
+    ) -> None:
         if isinstance(script, str):
             raise ConfigError("script is one text; allowed are a list of texts, a mapping, or a function of messages.")
+        if parallel < 1:
+            raise ConfigError(f"parallel is {parallel}; allowed are whole numbers from 1.")
         self._player = _Player(script, n_ctx)
         self._name = name
+        self._parallel = parallel
         engine = ScriptedEngine(self._player)
         super().__init__(
             f"scripted/{name}",
@@ -189,6 +196,11 @@ class ScriptedLM(dspy.LM):
     def n_ctx(self) -> int:
         """As given."""
         return self._player.n_ctx
+
+    @property
+    def parallel(self) -> int:
+        """As given."""
+        return self._parallel
 
     @property
     def fingerprint(self) -> str:

@@ -10,8 +10,8 @@ class Progress(Protocol):
         """Stage `name` is "running", "done" or "kept" (finished by an earlier run)."""
         ...
 
-    def step(self, done: int, total: int, text: str) -> None:
-        """Within the running stage: `done` of `total` units, and one line about them."""
+    def step(self, done: int, total: int, text: str, speed: str = "") -> None:
+        """Within the running stage: `done` of `total` units, one line about them, and one about how fast it goes."""
         ...
 
     def say(self, text: str) -> None:
@@ -25,7 +25,7 @@ class Silent:
     def stage(self, name: str, state: str) -> None:
         """Ignore it."""
 
-    def step(self, done: int, total: int, text: str) -> None:
+    def step(self, done: int, total: int, text: str, speed: str = "") -> None:
         """Ignore it."""
 
     def say(self, text: str) -> None:

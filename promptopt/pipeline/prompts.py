@@ -7,6 +7,7 @@ from promptopt.distill.dataset import distilled_rows
 from promptopt.distill.rollouts import Rollout, candidate_rollouts, gold_rollouts
 from promptopt.distill.student import student_candidate
 from promptopt.evaluation.evaluate import Evaluator
+from promptopt.evaluation.throughput import Throughput
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import base_gguf, read_split
 from promptopt.records import DataRow
@@ -35,7 +36,7 @@ def run_search(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     def on_progress(progress: SearchProgress) -> None:
         best = "" if progress.best is None else f", best {progress.best:.3f}"
         text = f"trial {progress.trial}: {progress.examples}/{progress.rows} examples, {progress.mean_score:.3f}{best}"
-        context.progress.step(progress.trial, progress.trials, text)
+        context.progress.step(progress.trial, progress.trials, text, progress.speed.text)
 
     task = SearchTask(
         context.program,
@@ -88,6 +89,7 @@ def _rollouts(context: RunContext, stage: Stage, rows: list[DataRow]) -> list[Ro
         return gold_rollouts(context.program, context.metric, rows)
     lm = context.lm(base_gguf(context))
     evaluator = Evaluator(context.program, best_candidate(context), lm, context.metric, context.config.data.inputs)
+    throughput = Throughput()
     accepted = 0
     asked = 0
 
@@ -95,6 +97,7 @@ def _rollouts(context: RunContext, stage: Stage, rows: list[DataRow]) -> list[Ro
         nonlocal accepted, asked
         asked += 1
         accepted += (rollout.score or 0.0) >= context.config.distill.min_score
-        context.progress.step(asked, len(rows), f"{accepted} answers accepted")
+        speed = throughput.speed(len(rows) - asked).text
+        context.progress.step(asked, len(rows), f"{accepted} answers accepted", speed)
 
-    return candidate_rollouts(evaluator, rows, stage.path / "teacher.jsonl", on_rollout)
+    return candidate_rollouts(evaluator, rows, stage.path / "teacher.jsonl", on_rollout, throughput=throughput)

@@ -1,6 +1,7 @@
 """The objective of a frozen trial: a candidate's examples, one by one, raced against the best. Suggests nothing."""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import optuna
 from promptopt.candidate import Candidate
 from promptopt.config.experiment import RacingConfig
 from promptopt.evaluation.evaluate import Evaluator, iterate_rows
+from promptopt.evaluation.throughput import Throughput
 from promptopt.metrics.base import Metric
 from promptopt.records import DataRow, ExampleRecord, Outcome
-from promptopt.study.pruning import is_look, raced_out_value
+from promptopt.study.pruning import is_look, look_points, raced_out_value
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class FrozenObjective:
         rows: the validation rows, in the one order all trials share; a row's position is its step, the same example in
             every trial, which is what the paired test needs.
         store: folder of one JSONL file per candidate, so that no example is ever computed twice; None keeps nothing.
+        parallel: rows that run at once; None = as many as the LM answers at once. The result does not depend on it.
     """
 
     program: dspy.Module
@@ -47,9 +50,14 @@ class FrozenObjective:
     rows: Sequence[DataRow]
     racing: RacingConfig
     store: Path | None = None
+    parallel: int | None = None
 
     def run(
-        self, trial: optuna.Trial, candidate: Candidate, on_record: Callable[[ExampleRecord], None] | None = None
+        self,
+        trial: optuna.Trial,
+        candidate: Candidate,
+        on_record: Callable[[ExampleRecord], None] | None = None,
+        throughput: Throughput | None = None,
     ) -> TrialResult:
         """Return the result of `candidate` as `trial`; a broken system raises."""
         evaluator = Evaluator(self.program, candidate, self.lm, self.metric, self.inputs)
@@ -59,16 +67,22 @@ class FrozenObjective:
         passed = max(reported, default=-1)
         records: list[ExampleRecord] = []
         scores: dict[int, float] = {}
-        for step, record in enumerate(iterate_rows(evaluator, self.rows, store, on_record)):
-            records.append(record)
-            if record.score is not None:
-                scores[step] = record.score
-                if step not in reported:
-                    trial.report(record.score, step)
-            seen = step + 1
-            if passed < seen < len(self.rows) and is_look(self.racing, seen) and trial.should_prune():
-                best = trial.study.best_trial.intermediate_values
-                return TrialResult(raced_out_value(scores, best), _mean(scores), True, tuple(records))
+        # Up to the next look nothing can stop the trial: so far rows may run ahead without being wasted.
+        stops = look_points(self.racing, len(self.rows)) if self.racing.enabled else ()
+        running = iterate_rows(
+            evaluator, self.rows, store, on_record, parallel=self.parallel, stops=stops, throughput=throughput
+        )
+        with closing(running):
+            for step, record in enumerate(running):
+                records.append(record)
+                if record.score is not None:
+                    scores[step] = record.score
+                    if step not in reported:
+                        trial.report(record.score, step)
+                seen = step + 1
+                if passed < seen < len(self.rows) and is_look(self.racing, seen) and trial.should_prune():
+                    best = trial.study.best_trial.intermediate_values
+                    return TrialResult(raced_out_value(scores, best), _mean(scores), True, tuple(records))
         return TrialResult(_mean(scores), _mean(scores), False, tuple(records))
 
 

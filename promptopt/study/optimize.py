@@ -10,6 +10,7 @@ from promptopt.candidate import Candidate
 from promptopt.config.experiment import SearchConfig
 from promptopt.data.loaders import row_id
 from promptopt.errors import ConfigError, DataError
+from promptopt.evaluation.in_order import checked_parallel
 from promptopt.metrics.base import Metric
 from promptopt.metrics.plain import as_metric
 from promptopt.records import DataRow, TrialRecord
@@ -46,6 +47,7 @@ def optimize(
     config: SearchConfig | None = None,
     folder: str | Path | None = None,
     on_progress: Callable[[SearchProgress], None] | None = None,
+    parallel: int | None = None,
 ) -> OptimizeResult:
     """Find the best layout, instructions and demos for `program` on `lm`.
 
@@ -59,13 +61,17 @@ def optimize(
         config: everything else of the search; see SearchConfig.
         folder: keeps the study in `folder/search`, so that a killed search goes on; a study of another task is set
             aside. None keeps nothing.
+        parallel: examples whose programs run at once, each in a thread with its own copy of the program; None = as
+            many as `lm.parallel` says, one for an LM that does not say (a server). The result does not depend on it.
 
     Raises:
-        ConfigError: the examples name no inputs.
+        ConfigError: the examples name no inputs, or `trials` or `parallel` is not positive.
         DataError: there are no validation examples, or one lacks a field.
     """
     inputs = _inputs_of(val)
-    task = SearchTask(program, lm, as_metric(metric), inputs, _rows(train, inputs), _rows(val, inputs))
+    if parallel is not None:
+        checked_parallel(parallel)
+    task = SearchTask(program, lm, as_metric(metric), inputs, _rows(train, inputs), _rows(val, inputs), parallel)
     settings = (config or SearchConfig()).model_copy(update={"trials": trials})
     if trials < 1:
         raise ConfigError(f"trials is {trials}; at least 1 is needed (trial 0 is the untouched program).")

@@ -30,7 +30,12 @@ def racing_pruner(config: RacingConfig, n_examples: int) -> optuna.pruners.BaseP
 
 def looks(config: RacingConfig, n_examples: int) -> int:
     """Return how many times a trial of `n_examples` examples is tested before its end."""
-    return sum(1 for seen in range(1, n_examples) if is_look(config, seen))
+    return len(look_points(config, n_examples))
+
+
+def look_points(config: RacingConfig, n_examples: int) -> tuple[int, ...]:
+    """Return after how many examples those tests come; nowhere else is a trial stopped."""
+    return tuple(seen for seen in range(1, n_examples) if is_look(config, seen))
 
 
 def is_look(config: RacingConfig, seen: int) -> bool:

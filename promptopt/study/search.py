@@ -1,7 +1,7 @@
 """The search loop: one study over layouts, instructions and demos; resumable, seeded, raced."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
@@ -9,6 +9,7 @@ import optuna
 from promptopt.candidate import Candidate
 from promptopt.config.experiment import SearchConfig
 from promptopt.errors import ConfigError, ContextLengthError, DataError, PromptRefusedError
+from promptopt.evaluation.throughput import Speed, Throughput
 from promptopt.pools.build import build_pools
 from promptopt.pools.pool import Pools
 from promptopt.records import DataRow, ExampleRecord, TrialRecord
@@ -28,6 +29,7 @@ class SearchProgress:
         trial: number of the trial that runs; trials: how many there will be.
         examples: examples this trial has seen; mean_score: their mean.
         best: value of the best finished trial, None before the first.
+        speed: how fast it goes, with the time left for all trials, if later ones see as many examples as those so far.
     """
 
     trial: int
@@ -36,6 +38,7 @@ class SearchProgress:
     rows: int
     mean_score: float
     best: float | None
+    speed: Speed = field(default_factory=Speed)
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,15 @@ def search(
     )
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(space.untouched())
+    store = folder / "evaluations" if folder else None
     objective = FrozenObjective(
-        task.program, task.lm, task.metric, task.inputs, rows, config.racing, folder / "evaluations" if folder else None
+        task.program, task.lm, task.metric, task.inputs, rows, config.racing, store, task.parallel
     )
+    throughput = Throughput()
     with storage_errors(folder):
         while (done := len(finished(study))) < config.trials:
             study.sampler = seeded_sampler(seed, done, config.sampler_startup)
-            _one_trial(study, objective, space, config, seed, on_progress)
+            _one_trial(study, objective, space, config, seed, throughput, on_progress)
             if folder:
                 write_jsonl(folder / "trials.jsonl", [trial_record(trial) for trial in finished(study)])
     result = _result(study, space, pools)
@@ -97,6 +102,7 @@ def _one_trial(
     space: SearchSpace,
     config: SearchConfig,
     seed: int,
+    throughput: Throughput,
     on_progress: Callable[[SearchProgress], None] | None,
 ) -> None:
     trial = next_trial(study)
@@ -106,16 +112,18 @@ def _one_trial(
 
     candidate = space.suggest(trial, reseed)
     best = _best_value(study)
+    later = _later_examples(study, config.trials - trial.number - 1, len(objective.rows))
     seen: list[float] = []
 
     def on_record(record: ExampleRecord) -> None:
         seen.append(record.score or 0.0)
         if on_progress:
-            mean = sum(seen) / len(seen)
-            on_progress(SearchProgress(trial.number, config.trials, len(seen), len(objective.rows), mean, best))
+            rows, mean = len(objective.rows), sum(seen) / len(seen)
+            speed = throughput.speed(rows - len(seen) + later)
+            on_progress(SearchProgress(trial.number, config.trials, len(seen), rows, mean, best, speed))
 
     try:
-        result = objective.run(trial, candidate, on_record)
+        result = objective.run(trial, candidate, on_record, throughput)
     except (ContextLengthError, PromptRefusedError) as error:
         # The candidate does not fit this model: the trial's fault. The untouched program not fitting is the user's.
         if trial.number == 0:
@@ -132,6 +140,12 @@ def _one_trial(
 def _best_value(study: optuna.Study) -> float | None:
     values = [trial.value for trial in finished(study) if trial.value is not None]
     return max(values, default=None)
+
+
+def _later_examples(study: optuna.Study, trials: int, rows: int) -> float:
+    """Return how many examples `trials` further trials will see, if racing stops them as it stopped those so far."""
+    seen = [trial.user_attrs.get("examples", 0) for trial in finished(study)]
+    return trials * (sum(seen) / len(seen) if seen else rows)
 
 
 def _result(study: optuna.Study, space: SearchSpace, pools: Pools) -> SearchResult:

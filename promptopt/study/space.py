@@ -48,9 +48,10 @@ class SearchSpace:
     @classmethod
     def of_config(cls, config: SearchConfig, pools: Pools) -> "SearchSpace":
         """Return the space that `config` and the frozen pools span."""
-        start = config.start.model_dump(mode="json")
         searched = SEARCHED_BY_DEFAULT if config.layout is None else config.layout
-        choices = {name: tuple(dict.fromkeys([start[name], *values])) for name, values in searched.items()}
+        choices = {
+            name: tuple(dict.fromkeys([getattr(config.start, name), *values])) for name, values in searched.items()
+        }
         return cls({name: values for name, values in choices.items() if len(values) > 1}, config.start, pools)
 
     def suggest(self, trial: optuna.Trial, before: Callable[[str], None] | None = None) -> Candidate:

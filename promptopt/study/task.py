@@ -17,7 +17,11 @@ from promptopt.records import DataRow
 
 @dataclass(frozen=True)
 class SearchTask:
-    """What is searched for: a program, on an LM, by a metric, over validation rows."""
+    """What is searched for: a program, on an LM, by a metric, over validation rows.
+
+    Attributes:
+        parallel: rows that run at once; None = as many as the LM answers at once. No part of the identity.
+    """
 
     program: dspy.Module
     lm: dspy.BaseLM
@@ -25,6 +29,7 @@ class SearchTask:
     inputs: tuple[str, ...]
     train: Sequence[DataRow]
     val: Sequence[DataRow]
+    parallel: int | None = None
 
     def identity(self) -> dict[str, JsonValue]:
         """Return what decides a search's scores, beside its configuration: another identity is another study."""

@@ -1,19 +1,26 @@
 """Distillation: which answers are taught, and that what is trained on is what is served."""
 
+import random
+import re
+import time
+from pathlib import Path
+
 import dspy
 import pytest
 
 from promptopt.candidate import Candidate, PredictorPrompt
 from promptopt.distill.dataset import distilled_rows
-from promptopt.distill.rollouts import candidate_rollouts, gold_rollouts
+from promptopt.distill.rollouts import Rollout, candidate_rollouts, gold_rollouts
 from promptopt.distill.student import student_candidate
 from promptopt.errors import ConfigError, DataError
 from promptopt.evaluation.evaluate import Evaluator
+from promptopt.evaluation.throughput import Throughput
 from promptopt.layout.dspy_adapter import LayoutAdapter
 from promptopt.layout.spec import Layout
 from promptopt.lm.scripted import ScriptedLM
 from promptopt.metrics.registry import get_metric
 from promptopt.records import DataRow
+from promptopt.rundir import append_jsonl, read_jsonl
 
 PROGRAM = dspy.Predict("document, question -> answer")
 METRIC = get_metric("answer_f1")
@@ -83,6 +90,30 @@ class _Chain(dspy.Module):
 
     def forward(self, document: str, question: str) -> dspy.Prediction:
         return self.second(summary=self.first(document=document).summary, question=question)
+
+
+def test_rollouts_are_kept_in_order_however_many_rows_run_at_once(tmp_path: Path) -> None:
+    delays = random.Random(2)
+
+    def echo(messages: list[dict[str, str]]) -> str:
+        time.sleep(delays.random() * 0.002)
+        number = re.findall(r"It is (\d+)\.", messages[-1]["content"])[-1]
+        return f"[[ ## answer ## ]]\n{number}\n\n[[ ## completed ## ]]"
+
+    def rollouts(lm: ScriptedLM, store: Path | None = None) -> list[Rollout]:
+        evaluator = Evaluator(PROGRAM, _candidate(), lm, METRIC, ("document", "question"))
+        return candidate_rollouts(evaluator, ROWS, store, throughput=throughput)
+
+    throughput = Throughput()
+    one = rollouts(ScriptedLM(echo))
+    store = tmp_path / "teacher.jsonl"
+    for rollout in one[5:9]:
+        append_jsonl(store, rollout)
+    lm = ScriptedLM(echo, parallel=8)
+    assert rollouts(lm, store) == one
+    assert len(lm.requests) == 36
+    assert read_jsonl(store, Rollout) == [*one[5:9], *one[:5], *one[9:]]
+    assert throughput.records == 40 + 36
 
 
 def test_a_chain_is_taught_predictor_by_predictor_from_its_own_rollouts() -> None:

@@ -74,6 +74,17 @@ def test_copies_share_the_script_and_threads_get_one_each() -> None:
     assert len(lm.requests) == 100
 
 
+def test_request_number_n_of_a_list_gets_text_number_n() -> None:
+    lm = ScriptedLM([str(n) for n in range(200)], parallel=8)
+    assert lm.parallel == lm.copy().parallel == 8
+    with ThreadPoolExecutor(8) as pool:
+        texts = list(pool.map(lambda n: lm.complete_messages(user(f"asked {n}")).text, range(200)))
+    for text, number in zip(texts, range(200), strict=True):
+        assert lm.requests[int(text)].messages[-1]["content"] == f"asked {number}"
+    with pytest.raises(ConfigError, match="parallel is 0"):
+        ScriptedLM([], parallel=0)
+
+
 class ServerStandIn:
     """An engine as a server client would be: it may fail, refuse, or answer nothing."""
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptopt.config.experiment import RacingConfig
-from promptopt.study.pruning import is_look, looks, raced_out_value, racing_pruner
+from promptopt.study.pruning import is_look, look_points, looks, raced_out_value, racing_pruner
 
 SCORES = st.lists(st.floats(0, 1), min_size=2, max_size=30)
 
@@ -15,6 +15,7 @@ def test_looks_begin_at_the_floor_and_come_in_blocks() -> None:
     assert [seen for seen in range(1, 30) if is_look(config, seen)] == [10, 15, 20, 25]
     assert looks(config, 25) == 3
     assert looks(config, 10) == 0
+    assert look_points(config, 25) == (10, 15, 20)
 
 
 def test_the_threshold_is_shared_among_the_looks() -> None:

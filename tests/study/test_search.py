@@ -1,6 +1,7 @@
 """The search: trial 0, racing, determinism, going on after a kill, and what breaks loudly."""
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from promptopt.layout.spec import Layout
 from promptopt.lm.scripted import ScriptedLM
 from promptopt.records import TrialRecord
 from promptopt.rundir import read_jsonl
+from promptopt.study.search import SearchProgress
 
 PROGRAM = dspy.Predict("document, question -> answer")
 EXAMPLES = [
@@ -75,6 +77,34 @@ def test_the_same_seed_gives_the_same_search() -> None:
     assert [trial.params for trial in run(seed=3).trials] != [trial.params for trial in run(seed=4).trials]
 
 
+@pytest.mark.parametrize("said_by", ["lm", "argument"])
+def test_racing_decisions_do_not_depend_on_how_many_rows_run_at_once(said_by: str, tmp_path: Path) -> None:
+    delays = random.Random(5)
+
+    def late(messages: list[dict[str, str]]) -> str:
+        time.sleep(delays.random() * 0.002)
+        return answer(messages)
+
+    lm = ScriptedLM(late, parallel=8 if said_by == "lm" else 1)
+    together = run(tmp_path, lm=lm, parallel=None if said_by == "lm" else 8)
+    assert together.trials == run().trials
+    assert any(trial.state == "raced_out" for trial in together.trials)
+    stored = sum(len(path.read_text().splitlines()) for path in tmp_path.glob("search/evaluations/*.jsonl"))
+    raced = sum(trial.state == "raced_out" for trial in together.trials)
+    assert stored <= len(lm.requests) <= stored + 8 * raced
+
+
+def test_progress_says_how_fast_it_goes() -> None:
+    speeds: list[SearchProgress] = []
+    run(trials=3, on_progress=speeds.append)
+    left = [progress.speed.left_s for progress in speeds]
+    assert left[-1] == 0
+    assert all(progress.speed.calls_per_s > 0 for progress in speeds)
+    assert speeds[-1].speed.cached_share == 0
+    with pytest.raises(ConfigError, match="parallel is 0"):
+        run(parallel=0)
+
+
 def test_a_broken_lm_raises_and_scores_nothing(tmp_path: Path) -> None:
     def broken(messages: list[dict[str, str]]) -> str:
         raise LMError("the server died")
@@ -116,16 +146,17 @@ from tests.study import test_search as t
 def slow(messages):
     time.sleep(0.004)
     return t.answer(messages)
-t.run(Path(sys.argv[1]), lm=t.ScriptedLM(slow))
+t.run(Path(sys.argv[1]), lm=t.ScriptedLM(slow, parallel=int(sys.argv[2])))
 """
 
 
-def test_a_search_killed_at_any_moment_comes_to_what_the_unbroken_one_comes_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_a_search_killed_at_any_moment_comes_to_what_the_unbroken_one_comes_to(tmp_path: Path, parallel: int) -> None:
     whole = run(tmp_path / "whole")
     folder = tmp_path / "killed"
     kills = 0
     for delay in (0.15, 0.4, 0.7, 0.2):
-        child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder)], env={**os.environ})
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder), str(parallel)], env={**os.environ})
         study = folder / "search" / "study.db"
         while not study.exists() and child.poll() is None:
             time.sleep(0.01)
