@@ -87,12 +87,13 @@ class LaneContext:
         pointer = ctypes.cast(self._lib.llama_get_logits(self.raw), ctypes.POINTER(ctypes.c_float))
         return np.ctypeslib.as_array(pointer, shape=(rows, self._vocab_size))
 
-    def fork(self, source: int, lane: int, keep: int) -> None:
-        """Make `lane` hold the first `keep` tokens of `source`."""
+    def fork(self, source: int, lane: int, keep: int | None) -> None:
+        """Make `lane` hold the first `keep` tokens of `source`; None = all."""
         # Between streams only whole sequences can be copied; the tail is cut off afterwards.
         self._lib.llama_memory_seq_rm(self._memory, lane, -1, -1)
         self._lib.llama_memory_seq_cp(self._memory, source, lane, -1, -1)
-        self.cut(lane, keep)
+        if keep is not None:
+            self.cut(lane, keep)
 
     def cut(self, lane: int, keep: int) -> bool:
         """Forget everything of `lane` after `keep` tokens; False if this cache cannot, and then it is left empty."""

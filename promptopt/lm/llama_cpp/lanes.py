@@ -6,7 +6,8 @@ per set of weights; a prompt starts after the longest beginning that some lane h
 Reuse is exact on the CPU: llama.cpp's matrix kernels treat rows in groups of four and switch to others for small
 batches, so a token's numbers depend on how it was batched. Prompts are therefore cut only at multiples of
 `REUSE_STEP`, never computed in batches below `MIN_BATCH`, and generated tokens (computed in other batches) are not
-reused. Then a prompt gets the same bits from wherever it starts; measured on f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0.
+reused. Then a prompt gets the same bits from wherever it starts; measured on f32, f16,
+bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0.
 """
 
 from dataclasses import dataclass
@@ -49,12 +50,15 @@ class LanePool:
     Args:
         count: lanes.
         reuse: False computes every prompt from its start.
+        whole: lanes can be copied but not cut back (recurrent states): a prompt can only start after all that a lane
+            holds, and a lane that generates holds nothing to start from.
     """
 
-    def __init__(self, count: int, *, reuse: bool = True) -> None:
+    def __init__(self, count: int, *, reuse: bool = True, whole: bool = False) -> None:
         self._lanes = [_Lane(index) for index in range(count)]
         self._trees: dict[str, PrefixTree] = {}
         self._reuse = reuse
+        self._whole = whole
         self._clock = 0
 
     @property
@@ -75,6 +79,8 @@ class LanePool:
         """Return how many tokens of a prompt would not be computed if it came now."""
         if not self._reuse:
             return 0
+        if self._whole:
+            return self._tree(weights).match_whole(key).length
         return _exact_cut(self._tree(weights).match(key).length, len(key) // TOKEN_BYTES)
 
     def plan(self, key: bytes, weights: str = "") -> LanePlan | None:
@@ -87,10 +93,13 @@ class LanePool:
         idle = [lane for lane in self._lanes if not lane.busy]
         if not idle:
             return None
-        tree = self._tree(weights)
-        match = tree.match(key) if self._reuse else None
         victim = min(idle, key=self._loss)
-        if match is None or not match.length:
+        if not self._reuse:
+            return LanePlan(victim.index, None, 0)
+        if self._whole:
+            return self._plan_whole(idle, key, weights)
+        match = self._tree(weights).match(key)
+        if not match.length:
             return LanePlan(victim.index, None, 0)
         n_prompt = len(key) // TOKEN_BYTES
         keep = _exact_cut(match.length, n_prompt)
@@ -106,6 +115,20 @@ class LanePool:
             return LanePlan(victim.index, None, 0)
         return LanePlan(victim.index, min(match.lanes), keep)
 
+    def _plan_whole(self, idle: list[_Lane], key: bytes, weights: str) -> LanePlan:
+        match = self._tree(weights).match_whole(key)
+        others = [lane for lane in idle if lane.index not in match.lanes]
+        if not match.length:
+            return LanePlan(min(idle, key=self._loss).index, None, 0)
+        if others:
+            return LanePlan(min(others, key=self._loss).index, min(match.lanes), match.length)
+        return LanePlan(idle[0].index, None, match.length)
+
+    def spare(self) -> int | None:
+        """Return the idle lane that loses least if something else is put there; None if all are taken."""
+        idle = [lane for lane in self._lanes if not lane.busy]
+        return min(idle, key=self._loss).index if idle else None
+
     def _loss(self, lane: _Lane) -> tuple[int, int, int]:
         """Order lanes by what giving them up costs: nothing, then by the time since they were used."""
         tail = self._tree(lane.weights).own_tail(lane.index) if lane.tokens else 0
@@ -117,7 +140,7 @@ class LanePool:
         self._lanes[plan.lane].busy = True
 
     def hold(self, index: int, key: bytes, weights: str = "") -> None:
-        """Record which prompt a taken lane has computed by now."""
+        """Record which prompt a lane has computed by now."""
         lane = self._lanes[index]
         # A shorter prompt was one small batch: others must not build on its numbers.
         if len(key) < MIN_BATCH * TOKEN_BYTES or not self._reuse:

@@ -111,6 +111,19 @@ class PrefixTree:
                 break
         return Match(at // TOKEN_BYTES, frozenset(node.lanes))
 
+    def match_whole(self, key: bytes) -> Match:
+        """Return the longest sequence that is a proper beginning of `key` and all that its lane holds."""
+        node, at, best = self._root, 0, Match(0, frozenset())
+        while at < len(key):
+            child = node.children.get(key[at : at + TOKEN_BYTES])
+            if child is None or not key.startswith(child.edge, at) or at + len(child.edge) >= len(key):
+                return best
+            node, at = child, at + len(child.edge)
+            ending = frozenset(lane for lane in node.lanes if self._ends[lane] is node)
+            if ending:
+                best = Match(at // TOKEN_BYTES, ending)
+        return best
+
     def own_tail(self, lane: int) -> int:
         """Return how many tokens only `lane` holds: what is lost with it."""
         node, tail = self._ends.get(lane), 0

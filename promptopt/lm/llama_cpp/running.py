@@ -20,6 +20,7 @@ class Running:
         lane: index of its lane.
         computed: prompt tokens that are in the lane.
         kept: prompt tokens that were there before.
+        park_at: prompt tokens after which a copy of the state is kept for others; 0 = none.
         sampler: None where the argmax is the choice.
     """
 
@@ -27,6 +28,7 @@ class Running:
         self.job = job
         self.lane = lane
         self.kept = self.computed = kept
+        self.park_at = 0
         self.sampler = sampler
         self.prompt: Any = np.asarray(job.request.prompt, dtype=np.int32)
         self.tokens: list[int] = []

@@ -4,6 +4,7 @@ Knows nothing native. Source of the order: longest cached prefix first, as SGLan
 bound on overtaking so that nobody starves.
 """
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -99,11 +100,10 @@ class WaitingLine(Generic[T]):
             self.changed.notify_all()
             return chosen
 
-    def peek(self) -> T | None:
-        """Return the request that waits longest."""
+    def glance(self) -> list[T]:
+        """Return the requests that are considered next, in order."""
         with self.changed:
-            self._drop_given_up()
-            return self._items[0] if self._items else None
+            return list(itertools.islice(self._items, WINDOW))
 
     def close(self) -> list[T]:
         """Accept nothing any more; return what was waiting."""

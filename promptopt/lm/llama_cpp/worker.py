@@ -20,9 +20,10 @@ from promptopt.errors import LMError, ModelError, PromptoptError
 from promptopt.lm.llama_cpp import invariance
 from promptopt.lm.llama_cpp.batch_rule import ANY, segments
 from promptopt.lm.llama_cpp.context import BATCH_TOKENS, LaneContext
-from promptopt.lm.llama_cpp.lanes import LanePool, chunks
+from promptopt.lm.llama_cpp.lanes import MIN_COPY_TOKENS, LanePool, chunks
 from promptopt.lm.llama_cpp.lora import LoraSet, LoraShelf
 from promptopt.lm.llama_cpp.model import CapacityWarning, NativeModel
+from promptopt.lm.llama_cpp.prefix_tree import TOKEN_BYTES, shared_tokens
 from promptopt.lm.llama_cpp.requests import EngineStats, Job
 from promptopt.lm.llama_cpp.running import Running
 from promptopt.lm.llama_cpp.sampling import SamplerFactory
@@ -40,7 +41,8 @@ class Worker:
 
     def __init__(self, model: NativeModel, *, prefix_reuse: bool) -> None:
         self._model = model
-        self._prefix_reuse = prefix_reuse and model.can_reuse_prefixes
+        self._prefix_reuse = prefix_reuse
+        self._whole = not model.can_reuse_prefixes
         self.line: WaitingLine[Job] = WaitingLine(model.options.max_waiting)
         self.closing: list[Callable[[], None]] = []
         self._calls: list[tuple[Callable[[], Any], Future[Any]]] = []
@@ -52,18 +54,18 @@ class Worker:
         self._counts: dict[str, float] = dict.fromkeys(EngineStats.__dataclass_fields__, 0)
         self._samplers = SamplerFactory(model.lib, model.vocabulary)
         self._lora = LoraShelf(model.lib, model.raw, model.path.name)
-        self._rule = invariance.rule(model) if model.options.batch_invariant else ANY
+        self._rule = invariance.rule(model) if model.options.batch_invariant and not self._whole else ANY
         self._threads = ThreadRule(model.threads)
         self._set_context(model.make_context(0))
 
     @property
     def rule_name(self) -> str:
         """Name of the batch rule that answers are computed under."""
-        return self._rule.name if self._model.options.batch_invariant else "free"
+        return self._rule.name if self._model.options.batch_invariant and not self._whole else "free"
 
     def _set_context(self, context: LaneContext) -> None:
         self._context = context
-        self._pool = LanePool(context.lanes, reuse=self._prefix_reuse)
+        self._pool = LanePool(context.lanes, reuse=self._prefix_reuse, whole=self._whole)
         self._lengths = np.zeros(context.lanes, dtype=np.int32)
         self._next = np.zeros(context.lanes, dtype=np.int32)
         self._active = np.zeros(context.lanes, dtype=np.int8)
@@ -279,14 +281,35 @@ class Worker:
         assert plan is not None
         keep = plan.keep
         if plan.copy_from is not None:
-            self._context.fork(plan.copy_from, plan.lane, keep)
+            self._context.fork(plan.copy_from, plan.lane, None if self._whole else keep)
+        elif self._whole and keep:
+            pass
         elif not self._context.cut(plan.lane, keep):
             keep = 0
         self._pool.take(plan)
         self._lengths[plan.lane] = keep
         self._counts["prompt_tokens"] += len(job.request.prompt)
         self._counts["prompt_tokens_computed"] += len(job.request.prompt) - keep
-        return Running(job, plan.lane, keep, sampler, self._model.vocabulary)
+        running = Running(job, plan.lane, keep, sampler, self._model.vocabulary)
+        if self._whole and self._prefix_reuse:
+            running.park_at = self._shared_ahead(job)
+        return running
+
+    def _shared_ahead(self, job: Job) -> int:
+        """Return how many tokens of a prompt requests that wait now will begin with too; 0 if not worth keeping."""
+        same = [other.key for other in self.line.glance() if other.weights == job.weights]
+        longest = max((shared_tokens(job.key, key) for key in same), default=0)
+        longest = min(longest, len(job.request.prompt) - 1)
+        return longest if longest >= MIN_COPY_TOKENS else 0
+
+    def _park(self, running: Running) -> None:
+        """Keep a copy of a state that cannot be cut back, at the point from where other prompts go on."""
+        lane = self._pool.spare()
+        if lane is not None:
+            self._pool.forget(lane)
+            self._context.fork(running.lane, lane, None)
+            self._pool.hold(lane, running.job.key[: running.computed * TOKEN_BYTES], running.job.weights)
+            self._lengths[lane] = running.computed
 
     def _compute_chunk(self, running: Running) -> None:
         """Compute the next part of a prompt; after the last part choose the first token."""
@@ -295,15 +318,19 @@ class Worker:
             self._leave(running)
             return
         prompt, begin = running.prompt, running.computed
-        _, end = chunks(begin, len(prompt), BATCH_TOKENS)[0]
+        stop = running.park_at if running.park_at > begin else len(prompt)
+        _, end = chunks(begin, stop, BATCH_TOKENS)[0]
         last = end == len(prompt)
         self._context.batch.set_prompt(prompt[begin:end], begin, running.lane, last_logits=last)
         self._decode(end - begin)
         running.computed = end
         self._lengths[running.lane] = end
+        if end == running.park_at:
+            self._park(running)
         if not last:
             return
-        self._pool.hold(running.lane, running.job.key, running.job.weights)
+        if not self._whole:
+            self._pool.hold(running.lane, running.job.key, running.job.weights)
         self._prefilling = None
         self._running[running.lane] = running
         self._active[running.lane] = 1
@@ -315,29 +342,37 @@ class Worker:
         """Compute one token of every running request."""
         if not self._running or self.line.closed:
             return
-        batch, lengths = self._context.batch, self._lengths
+        if self._whole:
+            # Rows that fill holes would change states that nothing can undo; these models need no neighbours either.
+            self._decode_rows(np.asarray(sorted(self._running)))
+            return
         for low, high in segments(sorted(self._running), self._context.lanes, self._rule, GAP_LANES):
-            count = high - low
-            running = np.flatnonzero(self._active[low:high])
-            batch.tokens[:count] = self._next[low:high]
-            batch.positions[:count] = lengths[low:high]
-            batch.sequences[:count] = np.arange(low, high, dtype=np.int32)
-            # Behind the last attention only rows whose logits are wanted go on: where bits must not depend on the
-            # number of rows, all of them do.
-            batch.wanted[:count] = 1 if self._rule != ANY else self._active[low:high]
-            batch.set_count(count)
-            self._decode(count)
-            self._counts["decode_calls"] += 1
-            self._counts["decode_rows"] += count
-            logits = self._context.logits(count if self._rule != ANY else len(running))
-            rows = [self._running[low + lane] for lane in running.tolist()]
-            if len(running) < count:
-                logits = logits[running] if self._rule != ANY else logits
-                for lane in np.flatnonzero(self._active[low:high] == 0).tolist():
-                    # Rows that only filled a hole leave nothing behind.
-                    self._context.cut(low + lane, int(lengths[low + lane]))
-            lengths[low:high] += self._active[low:high]
-            self._advance(rows, logits)
+            self._decode_rows(np.arange(low, high))
+
+    def _decode_rows(self, lanes: Any) -> None:
+        """Decode one token in each of `lanes` (ascending, an int array); idle ones among them only fill holes."""
+        batch, count = self._context.batch, len(lanes)
+        active = self._active[lanes]
+        # Behind the last attention only rows whose logits are wanted go on: where bits must not depend on the number of
+        # rows, all of them do.
+        all_rows = self._rule != ANY
+        batch.tokens[:count] = self._next[lanes]
+        batch.positions[:count] = self._lengths[lanes]
+        batch.sequences[:count] = lanes
+        batch.wanted[:count] = 1 if all_rows else active
+        batch.set_count(count)
+        self._decode(count)
+        self._counts["decode_calls"] += 1
+        self._counts["decode_rows"] += count
+        running = np.flatnonzero(active)
+        logits = self._context.logits(count if all_rows else len(running))
+        if all_rows and len(running) < count:
+            logits = logits[running]
+        for lane in lanes[active == 0].tolist():
+            # Rows that only filled a hole leave nothing behind.
+            self._context.cut(lane, int(self._lengths[lane]))
+        self._lengths[lanes] += active
+        self._advance([self._running[lane] for lane in lanes[running].tolist()], logits)
 
     def _advance(self, rows: list[Running], logits: Any) -> None:
         """Choose the next token of each request from its row of `logits`; end those that are finished."""
