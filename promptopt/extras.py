@@ -19,6 +19,8 @@ EXTRA_OF_MODULE = {
     "accelerate": "finetune",
     "gguf": "export",
     "safetensors": "export",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 """Top-level module name -> the extra of `promptopt` that installs it."""
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from promptopt.cli.serve import add_arguments, serve_model
 from promptopt.errors import PromptoptError
 
 STAGE_HELP = {
@@ -59,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="report all problems of experiment files at once")
     validate.add_argument("files", nargs="*", type=Path, help="default: experiments/*/*.yaml")
     validate.set_defaults(command=_validate)
+    serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests with a GGUF")
+    add_arguments(serve)
+    serve.set_defaults(command=serve_model)
     models = commands.add_parser("models", help="list the GGUF and Hugging Face models at hand")
     models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
     models.set_defaults(command=_models)
