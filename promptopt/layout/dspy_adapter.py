@@ -5,9 +5,10 @@ composed here. It does not know LMs, candidates or metrics.
 """
 
 import enum
+import functools
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import dspy
 from dspy.adapters.types.base_type import CUSTOM_TYPE_START_IDENTIFIER, Type
@@ -25,8 +26,10 @@ from pydantic import JsonValue
 from pydantic.fields import FieldInfo
 
 from promptopt.errors import ConfigError, ParseError
+from promptopt.layout.answer_shapes import answer_shapes
 from promptopt.layout.block import descriptions, instruction_block, reminder, structure, task_description
 from promptopt.layout.fields import value_text
+from promptopt.layout.grammar import answer_grammar
 from promptopt.layout.parse import parse_completion
 from promptopt.layout.render import (
     Message,
@@ -49,12 +52,25 @@ def signature_spec(signature: type[dspy.Signature]) -> SignatureSpec:
     )
 
 
+@functools.lru_cache(maxsize=256)
+def grammar_of(layout: Layout, signature: type[dspy.Signature]) -> str:
+    """Return the GBNF grammar of the completions that `layout` asks for; kept, because calls repeat.
+
+    Raises:
+        ConfigError: an output's type cannot be expressed.
+    """
+    return answer_grammar(layout, signature_spec(signature), answer_shapes(signature, layout.output_style))
+
+
 class LayoutAdapter(dspy.ChatAdapter):
     """Executes a Layout inside DSPy: `dspy.configure(adapter=LayoutAdapter(layout))`.
 
     A ChatAdapter because `dspy.BootstrapFinetune` accepts no other class. Unlike its parent it calls the LM exactly
     once: a completion that does not parse raises, it is never asked for again in another format. Fields are always
     written and read as text; no provider feature (native tools, native reasoning) takes one over.
+
+    With `layout.constrained` the LM gets the answer's grammar as the call keyword `grammar`; an LM that does not list
+    it in `supported_params` is refused before anything runs.
 
     With `layout.prefill` the messages end with an assistant message, which the LM continues: `parse` puts the prefill
     in front of the completion, always and exactly once. An LM that repeats the prefill breaks that contract.
@@ -180,6 +196,15 @@ class LayoutAdapter(dspy.ChatAdapter):
         """Return the reminder of the answer's format."""
         return reminder(self.layout, self._full_spec(signature))
 
+    def _call_preprocess(
+        self, lm: dspy.LM, lm_kwargs: dict[str, Any], signature: type[dspy.Signature], inputs: dict[str, Any]
+    ) -> type[dspy.Signature]:
+        processed: type[dspy.Signature] = super()._call_preprocess(lm, lm_kwargs, signature, inputs)
+        if self.layout.constrained:
+            _refuse_unconstrained(lm, lm_kwargs)
+            lm_kwargs["grammar"] = grammar_of(self.layout, cast(Any, processed))
+        return processed
+
     def _call_postprocess(
         self,
         processed_signature: type[dspy.Signature],
@@ -213,6 +238,21 @@ class LayoutAdapter(dspy.ChatAdapter):
     def _parse_error(self, signature: type[dspy.Signature], completion: str, problem: str) -> AdapterParseError:
         return AdapterParseError(
             adapter_name=type(self).__name__, signature=signature, lm_response=completion, message=problem
+        )
+
+
+def _refuse_unconstrained(lm: dspy.LM, lm_kwargs: Mapping[str, Any]) -> None:
+    """Raise ConfigError where the layout's grammar would be ignored, or would replace another one."""
+    # An engine that is only named is one of DSPy's own; none of them carries a grammar, and asking them takes a while.
+    if isinstance(getattr(lm, "engine", None), str) or "grammar" not in getattr(lm, "supported_params", ()):
+        raise ConfigError(
+            f"The layout has constrained=True, and the LM {lm.model!r} cannot constrain its output: it does not list "
+            "'grammar' among its supported_params. Use promptopt.LlamaCpp, or a layout with constrained=False."
+        )
+    if lm_kwargs.get("grammar") is not None:
+        raise ConfigError(
+            "The layout has constrained=True, and the call brings a grammar of its own; allowed is one of them. "
+            "Leave out the call's grammar, or use a layout with constrained=False."
         )
 
 

@@ -9,9 +9,9 @@ arXiv 2310.11324) and CFPO (arXiv 2502.04295); the default value is the fixed fo
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 QueryPosition = Literal["declared", "before", "after", "both"]
 FieldStyle = Literal["dspy", "xml", "markdown", "label", "json"]
@@ -43,6 +43,7 @@ class Layout(BaseModel):
         reasoning: whether a `reasoning` field is asked for before the other outputs.
         system_role: a system message of its own, or its text in front of the first user message.
         language: of the scaffold, i.e. of every sentence that does not come from the signature or the data.
+        constrained: whether the model is kept from writing anything but an answer in this format (see `grammar`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +62,7 @@ class Layout(BaseModel):
     reasoning: bool = False
     system_role: SystemRole = "native"
     language: Language = "en"
+    constrained: bool = False
 
     @field_validator("query_fields")
     @classmethod
@@ -71,6 +73,14 @@ class Layout(BaseModel):
                 "or null to let promptopt choose the query by its name"
             )
         return value
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Younger than the first stored candidates: where it says nothing new, their keys must stay what they are.
+        values: dict[str, Any] = plain(self)
+        if not self.constrained:
+            values.pop("constrained", None)
+        return values
 
     def key(self) -> str:
         """Return the sha256 hex digest of the canonical JSON: equal layouts, equal keys, on every machine."""

@@ -276,7 +276,14 @@ def test_a_grammar_is_followed_by_each_request_of_its_own(lm: LlamaCpp) -> None:
             assert len(done.text) == 3 and done.text.isdecimal()
     with pytest.raises(ConfigError, match="cannot compile the grammar"):
         lm.complete_messages(user("a"), grammar="root = nonsense (")
+    with pytest.raises(ConfigError, match="NUL"):
+        lm.complete_messages(user("a"), grammar='root ::= "a\0"')
     assert lm("Say", grammar=grammars[0])[0] in ("yes", "no")
+    # The text of a control token may be written, but not by the token itself.
+    marked = lm.chat.complete(ChatRequest(user("Mark"), 30, Sampling(), grammar='root ::= "<|im_start|>"'))
+    assert marked.text == "<|im_start|>"
+    answer = lm("Give JSON", response_format={"type": "json_object"}, max_tokens=200)[0]
+    assert answer.startswith("{")
     assert lm.complete_messages(user("still alive"), max_tokens=2)
 
 
@@ -329,12 +336,12 @@ def test_the_context_grows_with_what_is_asked(tmp_path: Path) -> None:
     rng = random.Random(0)
     short, long = ([rng.randrange(256) for _ in range(length)] for length in (50, 1500))
     first = lm.chat.generate_tokens(short, 5)
-    size = lm.chat.engine._worker._context.lane_tokens
+    size = lm.chat.engine._worker.batcher.seating.context.lane_tokens
     assert size == 512, "memory is taken when it is needed"
     both = lm.chat.generate_many([short, long, short, short, long], 5)
     assert both[0] == both[2] == first
     assert both[1] == both[4]
-    assert lm.chat.engine._worker._context.lane_tokens == 2048
+    assert lm.chat.engine._worker.batcher.seating.context.lane_tokens == 2048
     lm.close()
 
 

@@ -67,7 +67,7 @@ def test_greedy_equals_plain_llama_and_reuse_changes_nothing(tmp_path: Path, fil
 def logits_after(lm: LlamaCpp, ids: list[int]) -> list[float]:
     lm.generate_tokens(ids, 1)
     worker = lm.chat.engine._worker
-    return list(lm.chat.engine.call(lambda: worker._context.logits(1)[0].tolist()))
+    return list(lm.chat.engine.call(lambda: worker.batcher.seating.context.logits(1)[0].tolist()))
 
 
 @pytest.mark.parametrize("file_type", ["f32", "f16", "q8_0"])

@@ -8,6 +8,7 @@ from typing import Any
 from dspy.lm15 import Request, Response
 
 from promptopt.lm.collect import note_call
+from promptopt.lm.llama_cpp.grammar import gbnf_of_response_format
 from promptopt.lm.llama_cpp.local_chat import ChatRequest, LocalChat
 from promptopt.lm.llama_cpp.lora import LoraSet
 from promptopt.lm.llama_cpp.pending import PendingCompletion
@@ -20,13 +21,13 @@ from promptopt.lm.lm15_bridge import (
     messages_of,
     response_of,
 )
-from promptopt.lm.lm_call import current_call
+from promptopt.lm.lm_call import LOCAL_SETTINGS, current_call
 
 
 class LocalEngine:
     """What a request leaves open comes from `defaults`; LoRA weights are the engine's own."""
 
-    supported_params = SUPPORTED_PARAMS
+    supported_params = SUPPORTED_PARAMS | LOCAL_SETTINGS
 
     def __init__(self, chat: LocalChat, defaults: Sampling, max_tokens: int, lora: LoraSet = ()) -> None:
         self.chat = chat
@@ -57,8 +58,6 @@ class LocalEngine:
         config, defaults, local = request.config, self.defaults, local_settings(request)
         grammar = local.get("grammar")
         if grammar is None and config.response_format is not None:
-            from promptopt.lm.llama_cpp.grammar import gbnf_of_response_format
-
             grammar = gbnf_of_response_format(config.response_format)
 
         def begin(seed: int) -> PendingCompletion:
@@ -96,7 +95,7 @@ class LocalEngine:
 class AsyncLocalEngine:
     """The same for `acall`: no thread waits for an answer, so that any number of coroutines may."""
 
-    supported_params = SUPPORTED_PARAMS
+    supported_params = SUPPORTED_PARAMS | LOCAL_SETTINGS
 
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine

@@ -45,12 +45,15 @@ class LlamaCpp(dspy.LM):
             where two tokens are nearly tied (docs/performance.md says how often).
         lora: LoRA GGUFs on top of the model: paths, or `LoraWeights` with a scale.
         max_waiting: requests that may wait for a place; a further one waits outside.
+        isolated: run the model in a child process. A crash in native code then fails the requests it was computing
+            (LMError) instead of ending this process, and the next request starts the model again.
         callbacks: DSPy callbacks.
 
     Raises:
         ModelError: the file is missing, damaged, has no chat template, or llama.cpp cannot run it.
         ConfigError: a sampling setting is out of range.
         MissingExtraError: llama-cpp-python is not installed.
+        LMError: the child process of `isolated` died while it loaded the model.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class LlamaCpp(dspy.LM):
         batch_invariant: bool = False,
         lora: Iterable[LoraWeights | Path | str] | LoraWeights | Path | str | None = None,
         max_waiting: int = 4096,
+        isolated: bool = False,
         callbacks: list[Any] | None = None,
     ) -> None:
         path = Path(path)
@@ -82,11 +86,12 @@ class LlamaCpp(dspy.LM):
             raise ConfigError(f"max_tokens is {max_tokens}; allowed are positive numbers.")
         folder = user_cache_dir() / "responses" if cache_dir == "user" else cache_dir
         cache = None if folder is None else ResponseCache(Path(folder))
-        self.chat = LocalChat(path, options, cache=cache, prefix_reuse=prefix_reuse)
+        self.chat = LocalChat(path, options, cache=cache, prefix_reuse=prefix_reuse, isolated=isolated)
         self._settings = {
             "path": str(path), "n_ctx": n_ctx, "parallel": parallel, "n_gpu_layers": n_gpu_layers,
             "n_threads": n_threads, "min_p": min_p, "cache_dir": None if cache_dir is None else str(cache_dir),
             "prefix_reuse": prefix_reuse, "batch_invariant": batch_invariant, "max_waiting": max_waiting,
+            "isolated": isolated,
         }  # fmt: skip
         engine = LocalEngine(self.chat, defaults, max_tokens, weights)
         # DSPy keeps a setting that is in `kwargs` through `lm.copy(seed=...)`; its validation refuses top_k=0.

@@ -15,8 +15,10 @@ from promptopt.errors import ConfigError, ContextLengthError
 from promptopt.lm.cache import ResponseCache, cache_key
 from promptopt.lm.fingerprint import file_sha256
 from promptopt.lm.llama_cpp.chat_template import ChatTemplate
-from promptopt.lm.llama_cpp.embedding import EmbeddingContext, embedding_tokens
+from promptopt.lm.llama_cpp.embedding import embedding_tokens
 from promptopt.lm.llama_cpp.engine import Engine
+from promptopt.lm.llama_cpp.generation_engine import GenerationEngine
+from promptopt.lm.llama_cpp.isolated import IsolatedEngine
 from promptopt.lm.llama_cpp.lora import LoraSet, weights_key
 from promptopt.lm.llama_cpp.model import LoadOptions, NativeModel
 from promptopt.lm.llama_cpp.pending import PendingCompletion
@@ -64,25 +66,34 @@ class LocalChat:
         path: a GGUF file with a chat template.
         cache: where answers are remembered; None computes every one.
         prefix_reuse: see `Engine`.
+        isolated: run the model in a child process (`IsolatedEngine`); this one loads the vocabulary only.
 
     Raises:
         ModelError: the file cannot be used (see `NativeModel` and `ChatTemplate`).
+        LMError: the child process died while it loaded the model.
     """
 
     def __init__(
-        self, path: Path, options: LoadOptions, *, cache: ResponseCache | None = None, prefix_reuse: bool = True
+        self,
+        path: Path,
+        options: LoadOptions,
+        *,
+        cache: ResponseCache | None = None,
+        prefix_reuse: bool = True,
+        isolated: bool = False,
     ) -> None:
         self.path = path
         self.options = options
         self.cache = cache
         self._fingerprint: str | None = None
         self._fingerprint_lock = threading.Lock()
-        self._embedding: EmbeddingContext | None = None
-        model = NativeModel(path, options)
+        self.engine: GenerationEngine
+        model = NativeModel(path, options, vocab_only=isolated)
         try:
             specials = model.vocabulary.special_tokens()
             self.template = ChatTemplate(model.info.chat_template, specials, model=str(path))
-            self.engine = Engine(model, prefix_reuse=prefix_reuse)
+            start = IsolatedEngine if isolated else Engine
+            self.engine = start(model, prefix_reuse=prefix_reuse)
         except BaseException:
             model.close()
             raise
@@ -99,12 +110,12 @@ class LocalChat:
     @property
     def n_ctx(self) -> int:
         """Tokens that one prompt with its answer may take."""
-        return self.model.n_ctx
+        return self.engine.n_ctx
 
     @property
     def parallel(self) -> int:
         """Requests that run at once; more wait."""
-        return self.model.parallel
+        return self.engine.parallel
 
     def tokenize_messages(self, messages: Messages) -> list[int]:
         """Return the prompt's token ids, equal to transformers' `apply_chat_template(tokenize=True)`.
@@ -209,16 +220,7 @@ class LocalChat:
             ContextLengthError: a text is too long for one pass.
             ModelError: the model cannot embed.
         """
-        tokens = [embedding_tokens(self.model, text) for text in texts]
-
-        def run() -> Any:
-            if self._embedding is None:
-                self._embedding = EmbeddingContext(self.model)
-                self.engine.on_close(self._embedding.close)
-            return self._embedding.embed(tokens, normalize=normalize)
-
-        vectors: list[list[float]] = self.engine.call(run).tolist()
-        return vectors
+        return self.engine.embed([embedding_tokens(self.model, text) for text in texts], normalize=normalize)
 
     def free_lora(self, lora: LoraSet) -> None:
         """Unload LoRA weights and forget what was computed with them; they are loaded again when asked for."""

@@ -11,7 +11,7 @@ from promptopt.lm.gguf_info import GgufInfo, read_gguf
 from promptopt.lm.llama_cpp import native
 from promptopt.lm.llama_cpp.context import LANE_STEP, LaneContext, lane_size
 from promptopt.lm.llama_cpp.cpu_cores import physical_cores
-from promptopt.lm.llama_cpp.cpu_probe import choose_cpu_path
+from promptopt.lm.llama_cpp.cpu_probe import CpuPath, choose_cpu_path
 from promptopt.lm.llama_cpp.vocabulary import Vocabulary
 
 PARALLEL_CPU = 16
@@ -65,6 +65,7 @@ class NativeModel:
 
     Args:
         generates: False lets models in that only embed.
+        vocab_only: no weights: enough for tokens and the chat template, and `n_ctx`, `parallel` and `lanes` are 0.
 
     Attributes:
         n_ctx: tokens that one prompt with its answer may take.
@@ -75,28 +76,35 @@ class NativeModel:
         ModelError: the file is missing, damaged, or nothing llama.cpp can run as a text generator.
     """
 
-    def __init__(self, path: Path | str, options: LoadOptions, *, generates: bool = True) -> None:
+    def __init__(
+        self, path: Path | str, options: LoadOptions, *, generates: bool = True, vocab_only: bool = False
+    ) -> None:
         self.info: GgufInfo = read_gguf(path)
         self.path = self.info.path
         self.options = options
         self.lib = native.library()
-        self.cpu_path = choose_cpu_path(self.info, str(self.lib.__version__))
+        version = str(self.lib.__version__)
+        self.cpu_path = CpuPath(False, "no weights") if vocab_only else choose_cpu_path(self.info, version)
         self._closed = False
-        self.raw = self._load(options)
+        self.raw = self._load(options, vocab_only)
         try:
             if generates:
                 self._check_can_generate()
             self.vocabulary = Vocabulary(self.lib, self.raw, self.path.name)
-            self.n_ctx = self._choose_n_ctx(options)
+            self.n_ctx = 0 if vocab_only else self._choose_n_ctx(options)
             self.threads = options.n_threads or physical_cores()
-            self.parallel, self.lanes = self._choose_lanes(options)
+            self.parallel, self.lanes = (0, 0) if vocab_only else self._choose_lanes(options)
         except BaseException:
             self.lib.llama_model_free(self.raw)
             raise
 
-    def _load(self, options: LoadOptions) -> Any:
+    def _load(self, options: LoadOptions, vocab_only: bool) -> Any:
         params = self.lib.llama_model_default_params()
         params.n_gpu_layers = options.n_gpu_layers
+        params.vocab_only = vocab_only
+        if vocab_only:
+            # llama.cpp asks every GPU for its memory, which takes some of it; this means "no GPU".
+            params.n_gpu_layers, params.split_mode, params.main_gpu = 0, self.lib.LLAMA_SPLIT_MODE_NONE, -1
         params.use_extra_bufts = self.cpu_path.use_extra_bufts
         native.clear_log()
         model = self.lib.llama_model_load_from_file(str(self.path).encode(), params)

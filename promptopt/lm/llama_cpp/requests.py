@@ -106,3 +106,9 @@ class Job:
     def room(self) -> int:
         """Tokens the request takes at most, its prompt included."""
         return len(self.request.prompt) + self.request.max_tokens
+
+
+def fail(job: Job, error: BaseException) -> None:
+    """End a job with `error`, unless it was given up."""
+    if job.future.set_running_or_notify_cancel():
+        job.future.set_exception(error)

@@ -84,6 +84,7 @@ class SamplerFactory:
         self._candidates = np.zeros(vocabulary.size, dtype=_TOKEN_DATA)
         self._one = np.zeros(1, dtype=_TOKEN_DATA)
         self._ids = np.arange(vocabulary.size, dtype=np.int32)
+        self._control = vocabulary.control_tokens()
 
     def make(self, sampling: Sampling, grammar: str | None) -> "Sampler | None":
         """Return a sampler, or None where the argmax is the choice.
@@ -99,6 +100,8 @@ class SamplerFactory:
     def _grammar(self, text: str) -> Any:
         found = self._grammars.get(text)
         if found is None:
+            if "\0" in text:
+                raise ConfigError("The grammar contains a NUL character, where llama.cpp would stop reading it.")
             native.clear_log()
             found = self._lib.llama_sampler_init_grammar(self._vocabulary.raw, text.encode("utf-8"), b"root")
             if not found:
@@ -112,10 +115,16 @@ class SamplerFactory:
         self._grammars.move_to_end(text)
         return found
 
-    def candidates(self, logits: native.Logits) -> Any:
-        """Return one row of logits as llama.cpp's array of candidates; valid until the next call."""
+    def candidates(self, logits: native.Logits, *, text_only: bool) -> Any:
+        """Return one row of logits as llama.cpp's array of candidates; valid until the next call.
+
+        Args:
+            text_only: leave out control tokens that do not end the turn: a grammar would take them for their text.
+        """
         self._candidates["id"] = self._ids
         self._candidates["logit"] = logits
+        if text_only:
+            self._candidates["logit"][self._control] = -np.inf
         return self._array(self._candidates)
 
     def one(self, token: int) -> Any:
@@ -169,14 +178,14 @@ class Sampler:
         it was refused: that gives the same distribution, and spares checking the whole vocabulary every time.
         """
         lib, factory = self._lib, self._factory
-        array = factory.candidates(logits)
+        array = factory.candidates(logits, text_only=self._grammar is not None)
         lib.llama_sampler_apply(self._chain, ctypes.byref(array))
         token = factory.token_of(array)
         if self._grammar is not None:
             one = factory.one(token)
             lib.llama_sampler_apply(self._grammar, ctypes.byref(one))
             if not factory.accepted():
-                array = factory.candidates(logits)
+                array = factory.candidates(logits, text_only=True)
                 lib.llama_sampler_apply(self._grammar, ctypes.byref(array))
                 lib.llama_sampler_apply(self._chain, ctypes.byref(array))
                 token = factory.token_of(array)

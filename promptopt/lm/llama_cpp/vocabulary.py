@@ -54,6 +54,11 @@ class Vocabulary:
         """Whether `token` ends the model's turn."""
         return token in self._ends
 
+    def control_tokens(self) -> list[int]:
+        """Return the control tokens that do not end the model's turn."""
+        is_control = self._lib.llama_vocab_is_control
+        return [t for t in range(self.size) if t not in self._ends and is_control(self.raw, t)]
+
     def special_tokens(self) -> dict[str, str]:
         """Return the template variables `bos_token`, `eos_token`, ... that this vocabulary has, with their text."""
         found = {}
