@@ -7,6 +7,7 @@ composed here. It does not know LMs, candidates or metrics.
 import enum
 import functools
 import json
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -44,7 +45,20 @@ from promptopt.layout.spec import Layout
 
 
 def signature_spec(signature: type[dspy.Signature]) -> SignatureSpec:
-    """Return what rendering and parsing need to know of `signature`, worded as ChatAdapter words it."""
+    """Return what rendering and parsing need to know of `signature`, worded as ChatAdapter words it.
+
+    Kept per class, because every call asks several times; of a class only the instructions can be set anew.
+    """
+    known = _SPECS.get(signature)
+    if known is None or known.instructions != signature.instructions:
+        known = _SPECS[signature] = _read_signature(signature)
+    return known
+
+
+_SPECS: "weakref.WeakKeyDictionary[type[dspy.Signature], SignatureSpec]" = weakref.WeakKeyDictionary()
+
+
+def _read_signature(signature: type[dspy.Signature]) -> SignatureSpec:
     return SignatureSpec(
         instructions=signature.instructions,
         inputs=tuple(_field_spec(name, info) for name, info in signature.input_fields.items()),

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from promptopt.errors import LMError, PromptoptError
-from promptopt.lm.llama_cpp.engine_process import Call, EngineProcess
+from promptopt.lm.llama_cpp.engine_call import Call
+from promptopt.lm.llama_cpp.engine_process import EngineProcess
 from promptopt.lm.llama_cpp.model import CapacityWarning
 from promptopt.lm.llama_cpp.requests import EngineStats
 
@@ -49,7 +50,7 @@ class Supervisor:
         self._lock = threading.RLock()
         self._deaths = 0
         self._last_death = ""
-        self._closed = False
+        self._closed = self._was_loaded = False
         self._process: EngineProcess | None = None
         self._before = self._seen = EngineStats()
         load = self._start()
@@ -139,7 +140,7 @@ class Supervisor:
 
     def _learn(self, body: dict[str, Any]) -> Loaded:
         loaded = Loaded(body["n_ctx"], body["parallel"], body["batch_rule"], tuple(body["warnings"]))
-        self.loaded = loaded
+        self.loaded, self._was_loaded = loaded, True
         return loaded
 
     def _warn(self, message: dict[str, Any]) -> None:
@@ -168,11 +169,11 @@ class Supervisor:
             return LMError(self._obituary(process))
 
     def _obituary(self, process: EngineProcess) -> str:
-        said = process.last_words()
+        said = process.last_words
         doing = "while it held this request" if process.loaded else "while it loaded the model"
         text = f"The process that runs {self._name} died with {self._last_death} {doing}. "
         text += f"It said: {said[:600]}. " if said else ""
-        if process.loaded and self._deaths < MAX_DEATHS:
+        if self._was_loaded and self._deaths < MAX_DEATHS:
             text += "It is started again for the next request. "
         return text + self._advice()
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from promptopt import errors
+import promptopt.errors as errors
 from promptopt.errors import LMError, PromptoptError
 from promptopt.lm.llama_cpp.lora import LoraWeights
 from promptopt.lm.llama_cpp.requests import Generated, GenerationRequest
