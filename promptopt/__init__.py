@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from promptopt.layout.presets import LAYOUTS as LAYOUTS
     from promptopt.layout.spec import Layout as Layout
     from promptopt.lm.llama_cpp.facade import LlamaCpp as LlamaCpp
+    from promptopt.lm.llama_cpp.lora import LoraWeights as LoraWeights
     from promptopt.lm.scripted import ScriptedLM as ScriptedLM
     from promptopt.metrics.base import Metric as Metric
     from promptopt.metrics.base import Score as Score
@@ -29,6 +30,7 @@ _HOMES = {
     "Layout": "promptopt.layout.spec",
     "LayoutAdapter": "promptopt.layout.dspy_adapter",
     "LlamaCpp": "promptopt.lm.llama_cpp.facade",
+    "LoraWeights": "promptopt.lm.llama_cpp.lora",
     "Metric": "promptopt.metrics.base",
     "OptimizeResult": "promptopt.study.optimize",
     "PromptoptError": "promptopt.errors",
@@ -46,6 +48,7 @@ __all__ = [
     "Layout",
     "LayoutAdapter",
     "LlamaCpp",
+    "LoraWeights",
     "Metric",
     "OptimizeResult",
     "PromptoptError",

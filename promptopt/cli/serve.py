@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="the id that clients ask for (default: the file name without .gguf)")
     parser.add_argument("--timeout-s", type=float, default=TIMEOUT_S, help=f"per request (default: {TIMEOUT_S:g})")
     parser.add_argument("--embeddings", action="store_true", help="serve /v1/embeddings too")
+    parser.add_argument("--isolated", action="store_true", help="a crash in native code fails its own requests only")
     parser.add_argument(
         "--max-waiting", type=int, default=MAX_WAITING, help=f"requests that may wait (default: {MAX_WAITING})"
     )
@@ -58,7 +59,7 @@ def serve_model(arguments: argparse.Namespace) -> int:
             parallel=arguments.parallel,
             max_waiting=arguments.max_waiting,
         )
-        chat = LocalChat(arguments.model, options)
+        chat = LocalChat(arguments.model, options, isolated=arguments.isolated)
         try:
             ready = f"promptopt serve: {url_of(taken)}/v1 (model {settings.name}, parallel {chat.parallel})"
             server = HttpServer(

@@ -22,10 +22,12 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_a_signal_comes(gguf_path: Path, repository: Path, sent: signal.Signals) -> None:
+@pytest.mark.parametrize(("sent", "more"), [(signal.SIGINT, []), (signal.SIGTERM, []), (signal.SIGTERM, ["--isolated"])])
+def test_it_serves_until_a_signal_comes(
+    gguf_path: Path, repository: Path, sent: signal.Signals, more: list[str]
+) -> None:
     command = [sys.executable, "-m", "promptopt", "serve", gguf_path, "--port", "0", "--n-threads", "1"]
-    command += ["--n-ctx", "256", "--parallel", "2"]
+    command += ["--n-ctx", "256", "--parallel", "2", *more]
     environment = {**os.environ, KEY_VARIABLE: "sekret"}
     with subprocess.Popen(
         command, cwd=repository, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
