@@ -75,6 +75,17 @@ def read_weights(hf_dir: Path) -> dict[str, StoredTensor]:
     return weights
 
 
+def read_tensors(file: Path) -> list[StoredTensor]:
+    """Return the tensors of one safetensors file.
+
+    Raises:
+        ExportError: it is missing or damaged, or a data type is not a plain float.
+    """
+    if not file.is_file():
+        raise ExportError(f"{file} is missing. Save or download the weights again.")
+    return _read_header(file)
+
+
 def _weight_files(hf_dir: Path) -> list[Path]:
     index = read_json(hf_dir / INDEX_NAME)
     names = sorted(set(index.get("weight_map", {}).values())) or [SINGLE_NAME]
