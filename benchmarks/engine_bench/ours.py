@@ -6,8 +6,8 @@ from engine_bench.drive import Answer, from_threads
 from engine_bench.sides import Setup, SideMissing
 from engine_bench.workloads import Workload
 
+from promptopt.lm.llama_cpp.batching.prefix_tree import token_key
 from promptopt.lm.llama_cpp.local_chat import LocalChat
-from promptopt.lm.llama_cpp.prefix_tree import token_key
 from promptopt.lm.llama_cpp.requests import Generated, GenerationRequest
 from promptopt.lm.llama_cpp.sampling import Sampling
 
@@ -15,15 +15,6 @@ from promptopt.lm.llama_cpp.sampling import Sampling
 def greedy(chat: LocalChat, prompt: tuple[int, ...], max_tokens: int) -> Generated:
     """Answer one prompt; blocks."""
     return chat.engine.submit(GenerationRequest(prompt, max_tokens, Sampling())).result()
-
-
-def kv_bytes(chat: LocalChat) -> int | None:
-    """Return the bytes of the engine's KV cache as it is now: lanes x tokens of a lane x bytes of a token."""
-    try:
-        context = chat.engine._worker.batcher.seating.context
-    except AttributeError:  # an engine in another process, or with other insides
-        return None
-    return context.lanes * context.lane_tokens * chat.model.kv_bytes_per_token
 
 
 class Promptopt:
@@ -40,7 +31,7 @@ class Promptopt:
         return from_threads(workload, [ask] * workload.clients)
 
     def kv_bytes(self) -> int | None:
-        return kv_bytes(self._chat)
+        return self._chat.stats().kv_bytes
 
     def close(self) -> None:
         """Leave the engine to the setup's owner."""
@@ -64,7 +55,7 @@ class PromptoptMany:
         ]
 
     def kv_bytes(self) -> int | None:
-        return kv_bytes(self._chat)
+        return self._chat.stats().kv_bytes
 
     def close(self) -> None:
         self._chat.close()

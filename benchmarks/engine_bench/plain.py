@@ -1,10 +1,12 @@
 """llama-cpp-python's `Llama`, one call at a time in natural order of arrival, with and without its own prefix reuse."""
 
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import llama_cpp
-from calls_per_second import plain_generator, plain_survives
 from engine_bench.drive import Answer, one_by_one
 from engine_bench.sides import Setup, SideMissing
 from engine_bench.workloads import Workload
@@ -53,3 +55,27 @@ class PlainLlama:
 
     def close(self) -> None:
         self._llama.close()
+
+
+def plain_generator(plain: llama_cpp.Llama, ends: Callable[[int], bool]) -> Callable[[list[int], int], list[int]]:
+    def generate(prompt: list[int], max_tokens: int) -> list[int]:
+        tokens: list[int] = []
+        for token in plain.generate(prompt, temp=0.0):
+            if ends(token):
+                break
+            tokens.append(token)
+            # Leaving here and not one token later spares plain Llama a decode that it does not need.
+            if len(tokens) == max_tokens:
+                break
+        return tokens
+
+    return generate
+
+
+def plain_survives(path: Path) -> bool:
+    """Whether plain Llama decodes this file on this machine: some AMX CPUs crash on quantized files."""
+    code = (
+        "import sys, llama_cpp; m = llama_cpp.Llama(sys.argv[1], n_ctx=256, verbose=False); "
+        "m.eval(list(range(40))); m.eval([1])"
+    )
+    return subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, check=False).returncode == 0

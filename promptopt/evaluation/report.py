@@ -58,7 +58,8 @@ def _result_section(data: ReportData) -> str:
     splits = sorted({f"{summary.n} {summary.split} examples" for summary in data.summaries})
     text = (
         f"Score: {escape(data.metric)}, mean over {' and '.join(splits)}; an answer that does not parse scores 0. "
-        "Intervals: percentile bootstrap. Tokens and latency: means per example."
+        "Intervals: percentile bootstrap. Tokens and latency: means per example; latency is that of the example's own "
+        "calls, while others run beside them."
     )
     parts = ["## Result", table(cells, numbers_from=1), text, _details_table(data.summaries)]
     return "\n\n".join(part for part in parts if part)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from promptopt.errors import ConfigError
-from promptopt.lm.llama_cpp.prefix_tree import TOKEN_BYTES, shared_tokens, token_key
+from promptopt.lm.llama_cpp.batching.prefix_tree import TOKEN_BYTES, shared_tokens, token_key
 
 
 @dataclass(frozen=True, slots=True)

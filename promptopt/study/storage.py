@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -20,7 +21,28 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 
 def open_study(url: str | None, name: str, pruner: optuna.pruners.BasePruner) -> optuna.Study:
     """Return the study `name` in the storage `url` (None: in memory), made where it does not exist."""
-    return optuna.create_study(storage=url, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True)
+    storage = None if url is None else optuna.storages.RDBStorage(url)
+    if storage is not None and storage.engine.dialect.name == "sqlite":
+        _write_ahead(storage.engine)
+    return optuna.create_study(
+        storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
+    )
+
+
+def _write_ahead(engine: Any) -> None:
+    """Let SQLite append to a log instead of syncing every score to the disk: a report costs a third.
+
+    A killed process loses nothing; a power cut may lose the last scores, which are then computed again.
+    """
+    from sqlalchemy import event
+
+    def set_pragmas(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    event.listen(engine, "connect", set_pragmas)
+    # Connections that are open already would go on as they were.
+    engine.dispose()
 
 
 def seeded_sampler(seed: int, number: int, startup: int, parameter: str = "") -> optuna.samplers.TPESampler:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from promptopt.errors import ConfigError, ContextLengthError
 from promptopt.lm.cost import CostModel, unique_tokens
+from promptopt.lm.llama_cpp.batching.prefix_tree import PrefixTree, token_key
 from promptopt.lm.llama_cpp.local_chat import LocalChat
 from promptopt.lm.llama_cpp.model import LoadOptions
-from promptopt.lm.llama_cpp.prefix_tree import PrefixTree, token_key
 from promptopt.lm.llama_cpp.rates import measure_rates
 
 PROMPTS = st.lists(st.lists(st.sampled_from([0, 1, 255, 256, 70000]), max_size=6), max_size=8)

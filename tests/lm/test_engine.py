@@ -96,6 +96,20 @@ def test_batch_invariant_answers_do_not_depend_on_company(tmp_path: Path, file_t
     lm.close()
 
 
+def test_flash_attention_is_a_choice_and_excludes_batch_invariance(gguf_path: Path) -> None:
+    plain = LlamaCpp(gguf_path, cache_dir=None, n_threads=1)
+    flash = LlamaCpp(gguf_path, cache_dir=None, n_threads=1, flash_attention=True)
+    assert not plain.chat.model.flash_attention
+    assert flash.chat.model.flash_attention
+    request = ChatRequest(user("Flash " * 60), 1, Sampling(), logprobs=5)
+    one, other = (lm.chat.complete(request).logprobs or () for lm in (plain, flash))
+    assert one[0].logprob == pytest.approx(other[0].logprob, abs=0.01)
+    plain.close()
+    flash.close()
+    with pytest.raises(ConfigError, match="Choose one"):
+        LlamaCpp(gguf_path, batch_invariant=True, flash_attention=True)
+
+
 def test_a_common_beginning_is_computed_once(lm: LlamaCpp) -> None:
     rng = random.Random(1)
     head = [rng.randrange(256) for _ in range(200)]

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from promptopt.errors import BusyError, ConfigError, ContextLengthError, LMError, ModelError, RequestTimeoutError
-from promptopt.lm.llama_cpp import child_launch
 from promptopt.lm.llama_cpp.facade import LlamaCpp
-from promptopt.lm.llama_cpp.isolated import IsolatedEngine
+from promptopt.lm.llama_cpp.isolation import child_launch
+from promptopt.lm.llama_cpp.isolation.isolated import IsolatedEngine
 from promptopt.lm.llama_cpp.local_chat import ChatRequest, LocalChat
 from promptopt.lm.llama_cpp.lora import lora_set
 from promptopt.lm.llama_cpp.model import CapacityWarning, LoadOptions

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from promptopt.lm.llama_cpp.lanes import MIN_BATCH, REUSE_STEP, LanePool, chunks
-from promptopt.lm.llama_cpp.prefix_tree import PrefixTree, shared_tokens, token_key
+from promptopt.lm.llama_cpp.batching.lanes import MIN_BATCH, REUSE_STEP, LanePool, chunks
+from promptopt.lm.llama_cpp.batching.prefix_tree import PrefixTree, shared_tokens, token_key
 
 Prompt = tuple[int, ...]
 PROMPTS = st.lists(st.integers(0, 2), max_size=12).map(tuple)

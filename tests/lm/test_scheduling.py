@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from promptopt.errors import BusyError
-from promptopt.lm.llama_cpp.batch_rule import ANY, INPUTS, BatchRule, find_rule, segments
+from promptopt.lm.llama_cpp.batching.batch_rule import ANY, INPUTS, BatchRule, find_rule, segments
+from promptopt.lm.llama_cpp.batching.thread_rule import ThreadRule
+from promptopt.lm.llama_cpp.batching.waiting import MAX_OVERTAKEN, WaitingLine
 from promptopt.lm.llama_cpp.text_stream import TextStream
-from promptopt.lm.llama_cpp.thread_rule import ThreadRule
-from promptopt.lm.llama_cpp.waiting import MAX_OVERTAKEN, WaitingLine
 from promptopt.lm.lm_call import current_call, lm_call
 
 RULES = st.sampled_from([ANY, BatchRule(2, 1), BatchRule(4, 4), BatchRule(8, 4), BatchRule(16, 16)])

@@ -22,7 +22,9 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
-@pytest.mark.parametrize(("sent", "more"), [(signal.SIGINT, []), (signal.SIGTERM, []), (signal.SIGTERM, ["--isolated"])])
+@pytest.mark.parametrize(
+    ("sent", "more"), [(signal.SIGINT, []), (signal.SIGTERM, []), (signal.SIGTERM, ["--isolated"])]
+)
 def test_it_serves_until_a_signal_comes(
     gguf_path: Path, repository: Path, sent: signal.Signals, more: list[str]
 ) -> None:

@@ -25,7 +25,7 @@ class LaneContext:
         model: the native model; must outlive this.
         name: what errors call the model.
         threads: CPU threads.
-        on_gpu: layers run on a GPU, where flash attention is the faster choice.
+        flash_attention: let llama.cpp use it where it can; it sums in another order.
 
     Raises:
         ModelError: there is no memory for it, or llama.cpp cannot make it.
@@ -40,7 +40,7 @@ class LaneContext:
         lanes: int,
         lane_tokens: int,
         threads: int,
-        on_gpu: bool = False,
+        flash_attention: bool = False,
     ) -> None:
         self._lib = lib
         self._name = name
@@ -55,8 +55,9 @@ class LaneContext:
         # A sliding window that keeps all its cells can be cut back and copied like any other cache.
         params.swa_full = True
         params.n_threads = params.n_threads_batch = threads
-        # On a CPU, sums in the same order as llama-cpp-python's `Llama`, so that both give the same greedy tokens.
-        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_AUTO if on_gpu else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # Without it sums come in the same order as in llama-cpp-python's `Llama`: both give the same greedy tokens.
+        kinds = (lib.LLAMA_FLASH_ATTN_TYPE_DISABLED, lib.LLAMA_FLASH_ATTN_TYPE_AUTO)
+        params.flash_attn_type = kinds[flash_attention]
         params.no_perf = True
         native.clear_log()
         self.raw = lib.llama_init_from_model(model, params)

@@ -8,11 +8,11 @@ from concurrent.futures import Future
 from typing import Any
 
 from promptopt.errors import LMError
+from promptopt.lm.llama_cpp.batching.worker import Worker
 from promptopt.lm.llama_cpp.embedding import EmbeddingContext
 from promptopt.lm.llama_cpp.lora import LoraSet
 from promptopt.lm.llama_cpp.model import NativeModel
 from promptopt.lm.llama_cpp.requests import EngineStats, Generated, GenerationRequest, Job
-from promptopt.lm.llama_cpp.worker import Worker
 
 
 class Engine:

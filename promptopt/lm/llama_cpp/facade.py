@@ -43,6 +43,8 @@ class LlamaCpp(dspy.LM):
         batch_invariant: True makes answers independent of what else runs, to the last bit, by using only batch sizes
             whose rows agree on this machine; decoding costs more while few requests run. False: answers may differ
             where two tokens are nearly tied (docs/performance.md says how often).
+        flash_attention: faster on long prompts (docs/performance.md), with sums in another order than plain
+            `llama_cpp.Llama`; None = on a GPU only. Cannot be combined with `batch_invariant`.
         lora: LoRA GGUFs on top of the model: paths, or `LoraWeights` with a scale.
         max_waiting: requests that may wait for a place; a further one waits outside.
         isolated: run the model in a child process. A crash in native code then fails the requests it was computing
@@ -73,6 +75,7 @@ class LlamaCpp(dspy.LM):
         cache_dir: Path | str | Literal["user"] | None = "user",
         prefix_reuse: bool = True,
         batch_invariant: bool = False,
+        flash_attention: bool | None = None,
         lora: Iterable[LoraWeights | Path | str] | LoraWeights | Path | str | None = None,
         max_waiting: int = 4096,
         isolated: bool = False,
@@ -80,7 +83,7 @@ class LlamaCpp(dspy.LM):
     ) -> None:
         path = Path(path)
         defaults = Sampling(temperature, top_p, top_k, min_p, seed)
-        options = LoadOptions(n_ctx, n_gpu_layers, n_threads, parallel, max_waiting, batch_invariant)
+        options = LoadOptions(n_ctx, n_gpu_layers, n_threads, parallel, max_waiting, batch_invariant, flash_attention)
         weights = lora_set(lora)
         if max_tokens < 1:
             raise ConfigError(f"max_tokens is {max_tokens}; allowed are positive numbers.")
@@ -90,7 +93,8 @@ class LlamaCpp(dspy.LM):
         self._settings = {
             "path": str(path), "n_ctx": n_ctx, "parallel": parallel, "n_gpu_layers": n_gpu_layers,
             "n_threads": n_threads, "min_p": min_p, "cache_dir": None if cache_dir is None else str(cache_dir),
-            "prefix_reuse": prefix_reuse, "batch_invariant": batch_invariant, "max_waiting": max_waiting,
+            "prefix_reuse": prefix_reuse, "batch_invariant": batch_invariant,
+            "flash_attention": flash_attention, "max_waiting": max_waiting,
             "isolated": isolated,
         }  # fmt: skip
         engine = LocalEngine(self.chat, defaults, max_tokens, weights)

@@ -14,15 +14,15 @@ from typing import Any
 from promptopt.errors import ConfigError, ContextLengthError
 from promptopt.lm.cache import ResponseCache, cache_key
 from promptopt.lm.fingerprint import file_sha256
+from promptopt.lm.llama_cpp.batching.prefix_tree import token_key
 from promptopt.lm.llama_cpp.chat_template import ChatTemplate
 from promptopt.lm.llama_cpp.embedding import embedding_tokens
 from promptopt.lm.llama_cpp.engine import Engine
 from promptopt.lm.llama_cpp.generation_engine import GenerationEngine
-from promptopt.lm.llama_cpp.isolated import IsolatedEngine
+from promptopt.lm.llama_cpp.isolation.isolated import IsolatedEngine
 from promptopt.lm.llama_cpp.lora import LoraSet, weights_key
 from promptopt.lm.llama_cpp.model import LoadOptions, NativeModel
 from promptopt.lm.llama_cpp.pending import PendingCompletion
-from promptopt.lm.llama_cpp.prefix_tree import token_key
 from promptopt.lm.llama_cpp.requests import EngineStats, Generated, GenerationRequest
 from promptopt.lm.llama_cpp.sampling import Sampling
 from promptopt.lm.protocol import Completion, Messages
@@ -256,6 +256,8 @@ class LocalChat:
         # Absent where they are not used, so that answers remembered by earlier versions stay valid.
         if request.grammar is not None:
             parts["grammar"] = request.grammar
+        if self.model.flash_attention:
+            parts["flash_attention"] = True
         if request.lora:
             parts["lora"] = weights_key(request.lora)
         return cache_key(parts)

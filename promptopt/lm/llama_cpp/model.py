@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from promptopt.errors import ContextLengthError, ModelError
+from promptopt.errors import ConfigError, ContextLengthError, ModelError
 from promptopt.lm.gguf_info import GgufInfo, read_gguf
 from promptopt.lm.llama_cpp import native
 from promptopt.lm.llama_cpp.context import LANE_STEP, LaneContext, lane_size
@@ -38,6 +38,8 @@ class LoadOptions:
         n_threads: CPU threads; None = the physical cores this process may use, fewer while other work holds them.
         parallel: requests that run at once; None = 16 on a CPU, 64 on a GPU, less where memory is short.
         max_waiting: requests that may wait for a place.
+        flash_attention: faster on long prompts, with sums in another order; None = on a GPU only, and never together
+            with `batch_invariant`.
         batch_invariant: answers do not depend on what else runs at the same time, to the last bit (see `BatchRule`);
             costs time while few requests run.
     """
@@ -48,6 +50,7 @@ class LoadOptions:
     parallel: int | None = None
     max_waiting: int = 4096
     batch_invariant: bool = False
+    flash_attention: bool | None = None
 
     def __post_init__(self) -> None:
         if self.n_ctx < 0:
@@ -56,6 +59,11 @@ class LoadOptions:
             raise ModelError(f"n_threads is {self.n_threads}; allowed are None (physical cores) and positive numbers.")
         if self.parallel is not None and not 1 <= self.parallel <= MAX_LANES:
             raise ModelError(f"parallel is {self.parallel}; allowed are None (chosen by memory) and 1 to {MAX_LANES}.")
+        if self.batch_invariant and self.flash_attention:
+            raise ConfigError(
+                "batch_invariant and flash_attention are both True; flash attention splits its sums by the longest "
+                "prompt that runs, so answers would depend on company. Choose one."
+            )
         if self.max_waiting < 1:
             raise ModelError(f"max_waiting is {self.max_waiting}; allowed are positive numbers.")
 
@@ -150,6 +158,13 @@ class NativeModel:
         return parallel, lanes
 
     @property
+    def flash_attention(self) -> bool:
+        """Whether contexts may use flash attention."""
+        if self.options.flash_attention is None:
+            return self.options.n_gpu_layers != 0 and not self.options.batch_invariant
+        return self.options.flash_attention
+
+    @property
     def kv_bytes_per_token(self) -> int:
         """Bytes that one token's keys and values take."""
         lib, prefix = self.lib, self.info.architecture
@@ -173,7 +188,7 @@ class NativeModel:
             lanes=lanes or self.lanes,
             lane_tokens=lane_size(tokens, self.n_ctx),
             threads=self.threads,
-            on_gpu=self.options.n_gpu_layers != 0,
+            flash_attention=self.flash_attention,
         )
 
     @property

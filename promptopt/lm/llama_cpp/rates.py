@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from promptopt.errors import ContextLengthError
 from promptopt.lm.cost import CostModel
-from promptopt.lm.llama_cpp.lanes import REUSE_STEP
+from promptopt.lm.llama_cpp.batching.lanes import REUSE_STEP
 from promptopt.lm.llama_cpp.local_chat import LocalChat
 from promptopt.lm.llama_cpp.requests import GenerationRequest
 from promptopt.lm.llama_cpp.sampling import Sampling

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from promptopt.lm.llama_cpp.batching.prefix_tree import token_key
 from promptopt.lm.llama_cpp.lora import LoraSet, weights_key
-from promptopt.lm.llama_cpp.prefix_tree import token_key
 from promptopt.lm.llama_cpp.sampling import Sampling
 from promptopt.lm.protocol import FinishReason, TokenLogprob
 
@@ -65,6 +65,7 @@ class EngineStats:
         busy_seconds: in which at least one request was there.
         decode_calls, decode_rows: llama_decode calls for next tokens, and the rows computed in them.
         resident_tokens: prompt tokens kept, shared ones counted once.
+        kv_bytes: memory that keys and values take, used or not.
     """
 
     requests_done: int = 0
@@ -79,6 +80,7 @@ class EngineStats:
     decode_calls: int = 0
     decode_rows: int = 0
     resident_tokens: int = 0
+    kv_bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -9,7 +9,7 @@ import sys
 from typing import IO
 
 SAID_BYTES = 8192
-CHILD_MODULE = "promptopt.lm.llama_cpp.isolated_child"
+CHILD_MODULE = "promptopt.lm.llama_cpp.isolation.isolated_child"
 
 
 def launch(theirs: socket.socket, said: IO[bytes]) -> "subprocess.Popen[bytes]":

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from promptopt.errors import LMError, PromptoptError
-from promptopt.lm.llama_cpp.child_launch import cause_of_death, last_words, launch
-from promptopt.lm.llama_cpp.engine_call import Call
-from promptopt.lm.llama_cpp.wire import error_from_wire, line_of
+from promptopt.lm.llama_cpp.isolation.child_launch import cause_of_death, last_words, launch
+from promptopt.lm.llama_cpp.isolation.engine_call import Call
+from promptopt.lm.llama_cpp.isolation.wire import error_from_wire, line_of
 
 GRACE_S = 2.0
 """Seconds that a process has to end by itself before it is killed."""

@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from typing import Any
 
 from promptopt.errors import LMError, PromptoptError
-from promptopt.lm.llama_cpp.batcher import Batcher
+from promptopt.lm.llama_cpp.batching.batcher import Batcher
+from promptopt.lm.llama_cpp.batching.waiting import WaitingLine
 from promptopt.lm.llama_cpp.lora import LoraSet
 from promptopt.lm.llama_cpp.model import NativeModel
 from promptopt.lm.llama_cpp.requests import EngineStats, Job, fail
-from promptopt.lm.llama_cpp.waiting import WaitingLine
 
 
 class Worker:
@@ -74,6 +74,7 @@ class Worker:
         counts["requests_running"] = self.batcher.running
         counts["requests_waiting"] = len(self._line)
         counts["resident_tokens"] = self.batcher.seating.resident_tokens
+        counts["kv_bytes"] = self.batcher.seating.kv_bytes
         whole = {name: int(value) for name, value in counts.items() if not name.endswith("_seconds")}
         return EngineStats(**{**counts, **whole})  # type: ignore[arg-type]
 

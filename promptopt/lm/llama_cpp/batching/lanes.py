@@ -12,7 +12,7 @@ bf16, q8_0, q6_k, q5_k_m, q4_k_m, q4_0.
 
 from dataclasses import dataclass
 
-from promptopt.lm.llama_cpp.prefix_tree import TOKEN_BYTES, PrefixTree
+from promptopt.lm.llama_cpp.batching.prefix_tree import TOKEN_BYTES, PrefixTree
 
 REUSE_STEP = 4
 MIN_BATCH = 16

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from promptopt.errors import LMError, ModelError
+from promptopt.lm.llama_cpp.batching.lanes import LanePool
+from promptopt.lm.llama_cpp.batching.prefix_tree import TOKEN_BYTES
+from promptopt.lm.llama_cpp.batching.running import Running
 from promptopt.lm.llama_cpp.context import LaneContext
-from promptopt.lm.llama_cpp.lanes import LanePool
 from promptopt.lm.llama_cpp.lora import LoraSet, LoraShelf
 from promptopt.lm.llama_cpp.model import CapacityWarning, NativeModel
-from promptopt.lm.llama_cpp.prefix_tree import TOKEN_BYTES
 from promptopt.lm.llama_cpp.requests import Job
-from promptopt.lm.llama_cpp.running import Running
 from promptopt.lm.llama_cpp.sampling import Sampler
 
 
@@ -52,6 +52,11 @@ class Seating:
     def resident_tokens(self) -> int:
         """Prompt tokens that are kept, shared ones counted once."""
         return self._pool.unique_tokens
+
+    @property
+    def kv_bytes(self) -> int:
+        """Memory that the lanes' keys and values take, used or not."""
+        return self.context.lanes * self.context.lane_tokens * self._model.kv_bytes_per_token
 
     def fits(self, job: Job) -> bool:
         """Whether the job can run beside what runs now."""

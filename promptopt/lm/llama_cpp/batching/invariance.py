@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from promptopt.lm.llama_cpp.batch_rule import INPUTS, PROBE_SIZES, BatchRule, find_rule, remembered_rule
+from promptopt.lm.llama_cpp.batching.batch_rule import INPUTS, PROBE_SIZES, BatchRule, find_rule, remembered_rule
 from promptopt.lm.llama_cpp.cpu_probe import cpu_name
 from promptopt.lm.llama_cpp.model import NativeModel
 

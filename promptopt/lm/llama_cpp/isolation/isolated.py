@@ -11,12 +11,12 @@ from typing import Any
 
 from promptopt.errors import BusyError, ConfigError
 from promptopt.lm.llama_cpp.engine import check_process
-from promptopt.lm.llama_cpp.engine_call import Call
+from promptopt.lm.llama_cpp.isolation.engine_call import Call
+from promptopt.lm.llama_cpp.isolation.supervisor import Supervisor
+from promptopt.lm.llama_cpp.isolation.wire import generated_from_wire, lora_to_wire, request_to_wire
 from promptopt.lm.llama_cpp.lora import LoraSet
 from promptopt.lm.llama_cpp.model import NativeModel
 from promptopt.lm.llama_cpp.requests import EngineStats, Generated, GenerationRequest
-from promptopt.lm.llama_cpp.supervisor import Supervisor
-from promptopt.lm.llama_cpp.wire import generated_from_wire, lora_to_wire, request_to_wire
 
 
 class IsolatedEngine:

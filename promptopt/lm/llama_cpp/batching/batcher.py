@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 
 from promptopt.errors import LMError, PromptoptError
-from promptopt.lm.llama_cpp import invariance
-from promptopt.lm.llama_cpp.batch_rule import ANY, segments
+from promptopt.lm.llama_cpp.batching import invariance
+from promptopt.lm.llama_cpp.batching.batch_rule import ANY, segments
+from promptopt.lm.llama_cpp.batching.lanes import MIN_COPY_TOKENS, REUSE_STEP, chunks
+from promptopt.lm.llama_cpp.batching.prefix_tree import shared_tokens
+from promptopt.lm.llama_cpp.batching.running import Running
+from promptopt.lm.llama_cpp.batching.seating import Seating
+from promptopt.lm.llama_cpp.batching.thread_rule import ThreadRule
+from promptopt.lm.llama_cpp.batching.waiting import WaitingLine
 from promptopt.lm.llama_cpp.context import BATCH_TOKENS
-from promptopt.lm.llama_cpp.lanes import MIN_COPY_TOKENS, REUSE_STEP, chunks
 from promptopt.lm.llama_cpp.model import NativeModel
-from promptopt.lm.llama_cpp.prefix_tree import shared_tokens
 from promptopt.lm.llama_cpp.requests import EngineStats, Job, fail
-from promptopt.lm.llama_cpp.running import Running
 from promptopt.lm.llama_cpp.sampling import SamplerFactory
-from promptopt.lm.llama_cpp.seating import Seating
-from promptopt.lm.llama_cpp.thread_rule import ThreadRule
-from promptopt.lm.llama_cpp.waiting import WaitingLine
 
 PROMPT_SLICE_S = 0.25
 """Seconds that prompts may hold up running requests before these get their next token."""

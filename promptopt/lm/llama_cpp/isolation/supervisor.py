@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from promptopt.errors import LMError, PromptoptError
-from promptopt.lm.llama_cpp.engine_call import Call
-from promptopt.lm.llama_cpp.engine_process import EngineProcess
+from promptopt.lm.llama_cpp.isolation.engine_call import Call
+from promptopt.lm.llama_cpp.isolation.engine_process import EngineProcess
 from promptopt.lm.llama_cpp.model import CapacityWarning
 from promptopt.lm.llama_cpp.requests import EngineStats
 
@@ -105,7 +105,7 @@ class Supervisor:
     def _settle(self) -> None:
         """Add the counters of the process that ended to those of earlier ones."""
         total = _sum(self._before, self._seen)
-        self._before = replace(total, requests_running=0, requests_waiting=0, resident_tokens=0)
+        self._before = replace(total, requests_running=0, requests_waiting=0, resident_tokens=0, kv_bytes=0)
         self._seen = EngineStats()
 
     def stats(self) -> EngineStats:

@@ -1,4 +1,4 @@
-"""The process behind `IsolatedEngine`: `python -m promptopt.lm.llama_cpp.isolated_child SOCKET PARENT`.
+"""The process behind `IsolatedEngine`: `python -m promptopt.lm.llama_cpp.isolation.isolated_child SOCKET PARENT`.
 
 Reads calls from a socket and answers them with an ordinary `Engine`. Ends, without ceremony, when the socket is closed
 or the parent is gone: everything it holds belongs to the operating system. Never reads or writes the standard streams,
@@ -23,9 +23,15 @@ from queue import SimpleQueue
 from typing import Any
 
 from promptopt.lm.llama_cpp.engine import Engine
+from promptopt.lm.llama_cpp.isolation.wire import (
+    error_to_wire,
+    generated_to_wire,
+    line_of,
+    lora_from_wire,
+    request_from_wire,
+)
 from promptopt.lm.llama_cpp.model import CapacityWarning, LoadOptions, NativeModel
 from promptopt.lm.llama_cpp.requests import Generated
-from promptopt.lm.llama_cpp.wire import error_to_wire, generated_to_wire, line_of, lora_from_wire, request_from_wire
 
 PARENT_CHECK_S = 1.0
 OOM_SCORE = "500"
