@@ -171,6 +171,18 @@ def test_cancelled_and_timed_out_requests_free_their_place(gguf_path: Path) -> N
     lm.close()
 
 
+def test_an_abandoned_request_is_given_up(gguf_path: Path) -> None:
+    lm = LlamaCpp(gguf_path, cache_dir=None, n_threads=1, parallel=1)
+    lm.chat.submit(ChatRequest(user("nobody waits"), 400, Sampling(), grammar=LONG))
+    assert lm.complete_messages(user("next"), max_tokens=1, timeout_s=30).completion_tokens <= 1
+    stats = lm.chat.stats()
+    assert (stats.requests_running, stats.requests_waiting) == (0, 0)
+    assert stats.completion_tokens < 300
+    kept = lm.chat.submit(ChatRequest(user("a future keeps it"), 3, Sampling())).future
+    assert kept.result(30).completion_tokens <= 3
+    lm.close()
+
+
 def test_back_pressure(gguf_path: Path) -> None:
     lm = LlamaCpp(gguf_path, cache_dir=None, n_threads=1, parallel=1, max_waiting=3, max_tokens=300)
     request = ChatRequest(user("long"), 300, Sampling(), grammar=LONG)

@@ -106,6 +106,12 @@ class PendingCompletion:
         if self._generated is not None:
             self._generated.cancel()
 
+    def __del__(self) -> None:
+        # Dropped without having been asked: nobody can read the answer any more. Unfinished initialisation has nothing.
+        generated = getattr(self, "_generated", None)
+        if generated is not None:
+            generated.cancel()
+
     def stream(self) -> Iterator[str]:
         """Yield the text piece by piece, as it becomes certain; then `result` returns at once.
 
