@@ -233,10 +233,13 @@ list(in_order(work, range(9), 3))
 def test_ctrl_c_ends_the_process_though_every_thread_is_stuck() -> None:
     command = [sys.executable, "-c", CHILD]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "running\n"
-        # The main thread may still be starting its threads; then it is interrupted there.
-        child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=20)
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "running\n"
+            # The main thread may still be starting its threads; then it is interrupted there.
+            child.send_signal(signal.SIGINT)
+            _, errors = child.communicate(timeout=20)
+        finally:
+            child.kill()
     assert child.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in errors
