@@ -89,10 +89,12 @@ def test_killed_writers_leave_every_acknowledged_answer(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name], stdout=subprocess.PIPE, text=True)
         for name in ("a", "b")
     ]
-    time.sleep(2.0)
+    # Killed in the middle of their work, however long this machine took to start them.
+    begun = [[writer.stdout.readline() for _ in range(12)] for writer in writers if writer.stdout is not None]
+    time.sleep(0.2)
     for writer in writers:
         writer.send_signal(signal.SIGKILL)
-    printed = [writer.communicate()[0].split() for writer in writers]
+    printed = [("".join(lines) + writer.communicate()[0]).split() for lines, writer in zip(begun, writers, strict=True)]
     assert all(len(lines) > 10 for lines in printed)
     with ResponseCache(tmp_path) as cache:
         for name, lines in zip("ab", printed, strict=True):
