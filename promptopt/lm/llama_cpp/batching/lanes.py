@@ -66,11 +66,6 @@ class LanePool:
         """Number of lanes."""
         return len(self._lanes)
 
-    @property
-    def busy(self) -> int:
-        """Lanes that are taken."""
-        return sum(lane.busy for lane in self._lanes)
-
     def held(self, index: int) -> int:
         """Tokens of the prompt that a lane holds."""
         return self._lanes[index].tokens
