@@ -1,4 +1,4 @@
-"""Candidate: the searched unit, one Layout and what each predictor is told; as JSON, as a hash, applied to a program.
+"""Candidate: the searched unit, layout and what each predictor is told; as JSON, as a hash, applied to a program.
 
 Knows how to read and change a DSPy program; knows nothing about where instructions and demos come from, or scores.
 """
@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 
 
 class PredictorPrompt(BaseModel):
-    """What one predictor is told: its instructions and its demos, in order. Demos hold field name -> value."""
+    """What one predictor is told: its instructions and its demos, in order. Demos hold field name -> value.
+
+    Attributes:
+        layout: this predictor's own; None = the candidate's.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     instructions: str
     demos: tuple[dict[str, JsonValue], ...] = ()
+    layout: Layout | None = None
 
 
 class Candidate(BaseModel):
-    """One Layout, and per predictor (named as `program.named_predictors()` names it) a PredictorPrompt."""
+    """A Layout, and per predictor (named as `program.named_predictors()` names it) a PredictorPrompt."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,8 +60,17 @@ class Candidate(BaseModel):
 
     def key(self) -> str:
         """Return the sha256 hex digest of the canonical JSON: equal candidates, equal keys, on every machine."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        values = self.model_dump(mode="json")
+        for prompt in values["predictors"].values():
+            if prompt["layout"] is None:
+                # Candidates of before predictors had layouts of their own keep their keys.
+                del prompt["layout"]
+        text = json.dumps(values, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+    def layout_of(self, predictor: str) -> Layout:
+        """Return the layout of the predictor with this name."""
+        return self.predictors[predictor].layout or self.layout
 
     def apply(self, program: "ProgramT") -> "ProgramT":
         """Change `program` in place and return it: its predictors carry this layout, these instructions and demos.
@@ -78,7 +92,7 @@ class Candidate(BaseModel):
             prompt = self.predictors[name]
             predictor.signature = predictor.signature.with_instructions(prompt.instructions)
             predictor.demos = [dict(demo) for demo in prompt.demos]
-            bind_layout(predictor, self.layout)
+            bind_layout(predictor, self.layout_of(name))
         return program
 
     def save(self, path: str | Path) -> None:

@@ -116,6 +116,12 @@ class TrialRecord(Record):
         value: what the sampler was told: the mean score, or for a raced-out trial the best candidate's mean plus the
             mean paired difference, which is below the best by construction. None for failed trials.
         mean_score: plain mean over the examples it saw.
+        number: its slot in the plan of the study; a trial that a dead worker left is finished under the same number.
+        kind: whether its weights are the base's or tuned ones; weights_of: the trial that trained them.
+        feasible: whether it meets `search.constraints`; unmet: those it does not, with how far it is beyond.
+        serving_tokens: tokens per example that cannot be shared with other examples: prompts without their common
+            beginning, and answers. None where that was not measured.
+        train_rows, train_steps: rows and steps of its own training.
     """
 
     number: int
@@ -128,6 +134,14 @@ class TrialRecord(Record):
     params: dict[str, JsonValue]
     parse_failures: int = 0
     prompt_tokens: float = 0.0
+    completion_tokens: float = 0.0
+    serving_tokens: float | None = None
+    kind: Literal["frozen", "tuned"] = "frozen"
+    weights_of: int | None = None
+    feasible: bool = True
+    unmet: dict[str, float] = Field(default_factory=dict)
+    train_rows: int = 0
+    train_steps: int = 0
     error: str = ""
 
 

@@ -136,6 +136,15 @@ class RunDir:
             write_json(folder / "inputs.json", {"inputs": key, "of": inputs})
         return Stage(folder, key)
 
+    def finished(self, name: str, inputs: JsonValue) -> Stage | None:
+        """Return stage `name` if it has finished with `inputs`, without touching the folder."""
+        key = hash_inputs(inputs)
+        for folder in (self.path / name, self.path / f"{name}.{key}"):
+            stage = Stage(folder, key)
+            if _started_with(folder) == key and stage.complete:
+                return stage
+        return None
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for this process.

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from promptopt.config.data import ConfigModel, DataConfig
+from promptopt.config.joint import ConstraintsConfig, LayoutSharing, NumberRange, WeightsSearch, parameter_of
+from promptopt.config.pools import PoolsConfig
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.layout.spec import Layout
 from promptopt.records import Quantization
@@ -64,10 +66,10 @@ class RacingConfig(ConfigModel):
     """When a candidate that is losing is stopped before it has seen every example.
 
     Attributes:
-        p_threshold: of the one-sided paired Wilcoxon test against the best candidate so far; divided by the number of
-            looks (Bonferroni), because every block of examples is a look.
-        min_examples: examples before the first look. Under 14, scipy enumerates the exact test where scores tie, which
-            takes up to a second per look.
+        p_threshold: a candidate is stopped when its chance to end ahead of the best so far, predicted from the paired
+            differences on the examples both have seen, is below this; divided by the number of looks, because every
+            block of examples is a look.
+        min_examples: examples before the first look.
         block: examples between looks.
     """
 
@@ -78,10 +80,10 @@ class RacingConfig(ConfigModel):
 
 
 class SearchConfig(ConfigModel):
-    """The Optuna study over layouts, instructions and demos.
+    """The Optuna study over layouts, instructions and demos, and over training recipes where weights are searched.
 
     Attributes:
-        trials: how many candidates, the untouched program (trial 0) included.
+        trials: how many candidates are tried on frozen weights, the untouched program (trial 0) included.
         layout: Layout field -> values to search; None searches every field promptopt knows to matter. A field that is
             not named keeps the value it has in `start`.
         start: the Layout of the untouched program; what DSPy itself renders unless told otherwise.
@@ -90,6 +92,17 @@ class SearchConfig(ConfigModel):
         demos_per_set: largest number of demos in a set.
         val_rows: rows of val that a full evaluation uses; None = all.
         sampler_startup: random trials before the TPE sampler starts to model.
+        layouts: one layout for all predictors of a program, or one per predictor, searched together.
+        fixed: parameter of the study, e.g. `layout.query_position` -> the one value it has in every trial.
+        constraints: limits of what may win.
+        pools: what else the pools of instructions and demos are filled with.
+        weights: the part of the study that trains LoRA weights; None searches the prompt alone.
+        storage: URL of the study, e.g. `postgresql://user@host/database`, for workers on several machines; None =
+            SQLite in the run's folder.
+        artifacts: folder that all workers see, or `s3://bucket/prefix`, for candidates and LoRA weights; None = the
+            run's folder.
+        heartbeat_s: seconds between two signs of life of a worker; one that is silent three times as long is taken for
+            dead, and its trial is given to another.
     """
 
     trials: int = Field(default=40, ge=1)
@@ -101,6 +114,14 @@ class SearchConfig(ConfigModel):
     val_rows: int | None = Field(default=None, ge=2)
     sampler_startup: int = Field(default=10, ge=1)
     racing: RacingConfig = RacingConfig()
+    layouts: LayoutSharing = "shared"
+    fixed: dict[str, JsonValue] = Field(default_factory=dict)
+    constraints: ConstraintsConfig = ConstraintsConfig()
+    pools: PoolsConfig = PoolsConfig()
+    weights: WeightsSearch | None = WeightsSearch()
+    storage: str | None = None
+    artifacts: str | None = None
+    heartbeat_s: int = Field(default=20, ge=1)
 
     @model_validator(mode="after")
     def _layouts_exist(self) -> "SearchConfig":
@@ -169,3 +190,15 @@ class ExperimentConfig(ConfigModel):
     finetune: TrainingRecipe = TrainingRecipe()
     export: ExportConfig = ExportConfig()
     run_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _default_recipe_is_searched(self) -> "ExperimentConfig":
+        weights = self.search.weights
+        for name, searched in ((weights.recipe if weights else None) or {}).items():
+            value = parameter_of(self.finetune, name)
+            if isinstance(searched, NumberRange) and value not in searched:
+                raise ValueError(
+                    f"finetune.{name} is {value!r}, outside search.weights.recipe.{name} ({searched.low} to "
+                    f"{searched.high}); the best prompts are first tuned with the recipe under `finetune`"
+                )
+        return self

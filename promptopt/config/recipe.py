@@ -20,6 +20,11 @@ class TrainingRecipe(BaseModel):
         max_length: longest row in tokens; longer rows are an error unless `allowed_truncated_rows` admits them.
         patience: epochs without a better evaluation loss before training stops; None trains all epochs.
         eval_per_epoch: how many times per epoch the evaluation loss is measured and a checkpoint kept.
+        student_instructions: what the student still sees of the instructions: all, their first sentence, or nothing.
+        student_demos: how many demos the student still sees at most; None = those of the candidate.
+        student_reasoning: whether a student of a reasoning candidate is asked to reason.
+        row_share: share of the distilled rows that are trained on.
+        min_score: rows whose answer scores less are dropped; None = what `distill.min_score` says.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,3 +50,8 @@ class TrainingRecipe(BaseModel):
     eval_per_epoch: int = Field(default=1, ge=1)
     patience: int | None = Field(default=2, ge=1)
     gradient_checkpointing: bool = False
+    student_instructions: Literal["full", "short", "none"] = "full"
+    student_demos: int | None = Field(default=None, ge=0)
+    student_reasoning: Literal["keep", "drop"] = "keep"
+    row_share: float = Field(default=1.0, gt=0, le=1)
+    min_score: float | None = Field(default=None, ge=0, le=1)

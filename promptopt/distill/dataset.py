@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import dspy
 
-from promptopt.candidate import Candidate, PredictorPrompt
+from promptopt.candidate import Candidate
 from promptopt.distill.rollouts import Rollout, RolloutStep
 from promptopt.errors import DataError
 from promptopt.layout.dspy_adapter import signature_spec
 from promptopt.layout.render import prefill_text, render_completion, render_messages
 from promptopt.layout.signature import with_reasoning
-from promptopt.layout.spec import Layout
 from promptopt.records import ChatMessage, TrainingRow
 
 
@@ -36,11 +35,20 @@ class DistilledRows:
 
 
 def distilled_rows(
-    program: dspy.Module, candidate: Candidate, rollouts: Sequence[Rollout], min_score: float, val_share: float
+    program: dspy.Module,
+    candidate: Candidate,
+    rollouts: Sequence[Rollout],
+    min_score: float,
+    val_share: float,
+    row_share: float = 1.0,
 ) -> DistilledRows:
     """Return the rollouts worth teaching as rows of the student's prompts under `candidate`.
 
-    All rows of one example stand on one side of the split, chosen by the hash of the example's id.
+    All rows of one example stand on one side of the split, chosen by the hash of the example's id. What `row_share`
+    leaves out is chosen by that hash as well: a smaller share is part of a larger one.
+
+    Args:
+        row_share: share of the examples to train on that are kept; those to validate with are all kept.
 
     Raises:
         DataError: fewer than two rollouts are left, or all fall on one side.
@@ -49,13 +57,14 @@ def distilled_rows(
     signatures = {name: predictor.signature for name, predictor in student.named_predictors()}
     kept = [item for item in rollouts if item.steps and item.score is not None and item.score >= min_score]
     taught = [item for item in kept if not _is_shown(item, candidate)]
+    used = [item for item in taught if _is_val(item.row_id, val_share) or _hashed("share", item.row_id) < row_share]
     sides: dict[bool, list[TrainingRow]] = {True: [], False: []}
     seen: set[tuple[object, ...]] = set()
     # Validation rows first: an inner predictor may meet the same text in several examples, and a text that validates
     # must not be trained on.
-    for rollout in sorted(taught, key=lambda item: not _is_val(item.row_id, val_share)):
+    for rollout in sorted(used, key=lambda item: not _is_val(item.row_id, val_share)):
         for number, step in enumerate(rollout.steps):
-            row = _training_row(rollout, number, step, candidate.layout, candidate.predictors, signatures)
+            row = _training_row(rollout, number, step, candidate, signatures)
             if (row.prompt, row.completion) not in seen:
                 seen.add((row.prompt, row.completion))
                 sides[_is_val(rollout.row_id, val_share)].append(row)
@@ -72,12 +81,12 @@ def _training_row(
     rollout: Rollout,
     number: int,
     step: RolloutStep,
-    layout: Layout,
-    prompts: dict[str, PredictorPrompt],
+    candidate: Candidate,
     signatures: dict[str, type[dspy.Signature]],
 ) -> TrainingRow:
+    layout = candidate.layout_of(step.predictor)
     spec = signature_spec(signatures[step.predictor])
-    messages = render_messages(layout, spec, prompts[step.predictor].demos, step.inputs)
+    messages = render_messages(layout, spec, candidate.predictors[step.predictor].demos, step.inputs)
     prefill = prefill_text(layout, spec)
     if prefill:
         messages = messages[:-1]
@@ -101,5 +110,10 @@ def _is_shown(rollout: Rollout, candidate: Candidate) -> bool:
 
 
 def _is_val(row_id: str, share: float) -> bool:
-    digest = hashlib.sha256(f"distill:{row_id}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return _hashed("distill", row_id) < share
+
+
+def _hashed(purpose: str, row_id: str) -> float:
+    """Return a number in [0, 1) that depends on both texts alone."""
+    digest = hashlib.sha256(f"{purpose}:{row_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

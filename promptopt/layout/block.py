@@ -64,7 +64,7 @@ def task_description(layout: Layout, spec: SignatureSpec, alone: bool = False) -
     """Return the signature's instructions as the block states them; `alone` if nothing stands before them."""
     words = scaffold_of(layout)
     instructions = textwrap.dedent(spec.instructions)
-    if speaks_dspy(layout) and layout.structure:
+    if speaks_dspy(layout) and layout.structure and instructions.strip():
         return words.task.format(instructions=_INDENT.join(["", *instructions.splitlines()]))
     instructions = instructions.strip()
     if alone or speaks_dspy(layout) or not instructions:
