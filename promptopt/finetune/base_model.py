@@ -88,7 +88,11 @@ def load_tokenizer(base_dir: Path) -> "PreTrainedTokenizerBase":
 
 
 def load_base(
-    base_dir: Path, quantization: Quantization4 = "nf4", residency: Residency = "auto", device: str | None = None
+    base_dir: Path,
+    quantization: Quantization4 = "nf4",
+    residency: Residency = "auto",
+    device: str | None = None,
+    tokenizer: "PreTrainedTokenizerBase | None" = None,
 ) -> LoadedBase:
     """Load the model in `base_dir`, frozen and in training mode; 4-bit layers are guarded (see `linear4bit`).
 
@@ -98,6 +102,7 @@ def load_base(
         quantization: 4-bit NF4 or FP4 with double quantization, or none.
         residency: `packed` keeps 4-bit weights, `dequantised` keeps the values they stand for, `auto` decides.
         device: "cpu" or "cuda"; None = CUDA where there is one.
+        tokenizer: that of `base_dir`, where it is loaded already.
 
     Raises:
         ModelError: the folder is incomplete or its architecture is not supported by transformers.
@@ -118,7 +123,7 @@ def load_base(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     model.train()
-    return LoadedBase(model, load_tokenizer(base_dir), held_name(quantization, residency), device)
+    return LoadedBase(model, tokenizer or load_tokenizer(base_dir), held_name(quantization, residency), device)
 
 
 def _load_model(base_dir: Path, quantization: Quantization4, dtype: Any, device: str) -> "PreTrainedModel":

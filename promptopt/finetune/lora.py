@@ -3,13 +3,14 @@
 LoRA: Hu et al. 2021, arXiv 2106.09685. rsLoRA scales by alpha / sqrt(rank): Kalajdzievski 2023, arXiv 2312.03732.
 """
 
+import copy
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import TrainingError
@@ -77,6 +78,19 @@ def restore_values(model: Any, values: dict[str, torch.Tensor]) -> None:
     for name, value in model.named_parameters():
         if value.requires_grad:
             value.data = values[name]
+
+
+def save_weights(model: Any, folder: Path) -> None:
+    """Write the LoRA weights of the wrapped `model` to `folder`, and the config that names their base.
+
+    As PEFT's own `save_pretrained` does, without the model card, which takes longer than small weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    values = get_peft_model_state_dict(model, save_embedding_layers=False)
+    save_file({name: value.contiguous() for name, value in values.items()}, folder / WEIGHTS, {"format": "pt"})
+    config = copy.copy(model.peft_config[model.active_adapter])
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
 
 
 def load_weights(model: Any, folder: Path) -> None:

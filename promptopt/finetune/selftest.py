@@ -1,13 +1,16 @@
 """A self-test of 4-bit training on this machine: is the gradient through the 4-bit layers right?
 
-Run at the start of every 4-bit training and by `promptopt doctor`, because the known bug (see `linear4bit`) leaves the
-loss looking normal.
+Run before the first 4-bit training of a process and by `promptopt doctor`, because the known bug (see `linear4bit`)
+leaves the loss looking normal.
 """
 
+import functools
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from promptopt.errors import TrainingError
 from promptopt.extras import require
 from promptopt.finetune.linear4bit import guard_linear4bit
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 TOLERANCE = {"cpu": 1e-4, "cuda": 2e-2}
 """Largest relative gradient error. CPU computes in float32 (measured 1e-7 to 1e-6); CUDA kernels may use TF32 or
 bfloat16 inside. The known bug is at 0.6."""
+
+logger = logging.getLogger(__name__)
 
 _WIDTH = 128
 _LAYERS = 3
@@ -58,6 +63,22 @@ def run_selftest(device: str | None = None, quantization: str = "nf4", *, guarde
         f"{TOLERANCE[device]:.0e}"
     )
     return SelfTestResult(ok, detail, time.perf_counter() - started)
+
+
+@functools.cache
+def require_selftest(device: str, quantization: str) -> None:
+    """Run the self-test; one that passed is not run again in this process: neither CPU nor library change meanwhile.
+
+    Raises:
+        TrainingError: 4-bit training is wrong on this machine.
+    """
+    outcome = run_selftest(device, quantization)
+    logger.info("4-bit self-test: %s (%.2f s)", outcome.detail, outcome.seconds)
+    if not outcome.ok:
+        raise TrainingError(
+            f"The 4-bit self-test failed: {outcome.detail}. Training on would give wrong weights. Install the versions "
+            "in constraints.txt, or set finetune.base_quantization: none."
+        )
 
 
 def _gradient_error(device: str, quantization: str, guarded: bool) -> float:

@@ -9,35 +9,20 @@ only; optionally DFT (arXiv 2508.05629) and NEFTune (Jain et al. 2023, arXiv 231
             result.json         FinetuneResult, written last
 """
 
-import hashlib
 import json
 import logging
 import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import TrainingError
-from promptopt.extras import require
-from promptopt.finetune.base_folder import check_base_folder, end_token_ids, file_hash, folder_hash
-from promptopt.finetune.base_model import (
-    Residency,
-    is_out_of_memory,
-    load_tokenizer,
-    quiet_libraries,
-    resolve_residency,
-    training_device,
-)
-from promptopt.finetune.checkpoints import write_atomically
-from promptopt.finetune.rows import TokenizedRows, check_no_leak, read_rows, tokenize_rows
-from promptopt.finetune.selftest import run_selftest
-from promptopt.records import FinetuneResult, LossPoint
-
-RESULT = "result.json"
-_KEY = "finetune_key.json"
+from promptopt.finetune.base_model import Residency, is_out_of_memory, quiet_libraries
+from promptopt.finetune.plan import OnProgress, TrainingPlan
+from promptopt.finetune.resident import ResidentBase
+from promptopt.finetune.rows import TokenizedRows, check_no_leak, read_rows
+from promptopt.finetune.run_folder import clear_run, finish_run, open_run
+from promptopt.finetune.rungs import OnCheckpoint, RungJudge
+from promptopt.records import FinetuneResult
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +34,12 @@ def finetune(
     recipe: TrainingRecipe,
     out_dir: Path,
     seed: int,
-    on_progress: Callable[[LossPoint, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     *,
     residency: Residency = "auto",
     save_every_s: float = 60.0,
+    resident: ResidentBase | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
 ) -> FinetuneResult:
     """Train LoRA weights on `train_rows`; keep those with the lowest evaluation loss on `val_rows`.
 
@@ -67,78 +54,69 @@ def finetune(
         on_progress: called with every new loss point and the number of all steps.
         residency: how a 4-bit base is held, see `base_model.load_base`.
         save_every_s: longest time between two checkpoints, in seconds.
+        resident: `base_dir` in memory, for many trainings; results are the same to the last bit. None loads it here.
+        on_checkpoint: called at every evaluated checkpoint, the last one included; True stops training there, which
+            then counts as finished. A run that goes on after a kill asks again about the checkpoint it goes on from.
+            It may use the global random state; the training does not see it. What it raises is raised here.
 
     Raises:
         DataError: a row or file of rows is wrong. ModelError: the base is incomplete.
-        TrainingError: a check on the rows failed, the 4-bit self-test failed, the loss diverged, or memory ran out.
+        TrainingError: a check on the rows failed, the 4-bit self-test failed, the loss diverged, memory ran out, the
+            resident base is another one than the recipe needs, or the base changed in memory.
         MissingExtraError: the `finetune` extra is not installed.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    check_base_folder(base_dir)
-    train, val = read_rows(train_rows), read_rows(val_rows)
+    judge = RungJudge(on_checkpoint)
+    plan = TrainingPlan(train_rows, val_rows, base_dir, recipe, out_dir, seed, save_every_s, on_progress, judge)
+    if resident is not None:
+        resident.require_fits(base_dir, recipe.base_quantization, residency)
+        return _finetune(plan, resident)
+    with ResidentBase(base_dir, recipe.base_quantization, residency) as base:
+        return _finetune(plan, base)
+
+
+def _finetune(plan: TrainingPlan, base: ResidentBase) -> FinetuneResult:
+    train, val = read_rows(plan.train_rows), read_rows(plan.val_rows)
     check_no_leak(train, val)
-    for module in ("torch", "transformers", "peft", "trl", "datasets", "accelerate"):
-        require(module)
-    device = training_device()
-    residency = resolve_residency(base_dir, recipe.base_quantization, residency, device)
-    key = _run_key(train_rows, val_rows, base_dir, recipe, seed, residency, device)
-    finished = _open_run(out_dir, key)
+    finished = open_run(plan, base.base_hash, base.residency, base.device)
     if finished is not None:
         return finished
     with quiet_libraries():
-        tokenizer = load_tokenizer(base_dir)
-        limit = _longest_row(recipe, base_dir)
-        eos = tokenizer.eos_token_id
-        end_ids = end_token_ids(base_dir, eos if isinstance(eos, int) else None)
-        rows = tokenize_rows(train, tokenizer, limit, recipe.allowed_truncated_rows, end_ids)
-        measured = tokenize_rows(val, tokenizer, limit, recipe.allowed_truncated_rows, end_ids)
-        _require_selftest(recipe, device)
-        result = _train_guarded(rows, measured, base_dir, recipe, out_dir, seed, on_progress, residency, save_every_s)
-    write_atomically(out_dir / RESULT, result.model_dump_json(indent=2) + "\n")
+        limit, allowed = _longest_row(plan.recipe, plan.base_dir), plan.recipe.allowed_truncated_rows
+        rows = base.rows.tokenized(plan.train_rows, train, limit, allowed)
+        measured = base.rows.tokenized(plan.val_rows, val, limit, allowed)
+        result = _train(plan, base, rows, measured)
+    try:
+        base.check()
+    except TrainingError:
+        clear_run(plan.out_dir)
+        raise
+    finish_run(plan.out_dir, result)
     return result
 
 
-def _train_guarded(
-    rows: TokenizedRows,
-    measured: TokenizedRows,
-    base_dir: Path,
-    recipe: TrainingRecipe,
-    out_dir: Path,
-    seed: int,
-    on_progress: Callable[[LossPoint, int], None] | None,
-    residency: Residency,
-    save_every_s: float,
-) -> FinetuneResult:
+def _train(plan: TrainingPlan, base: ResidentBase, rows: TokenizedRows, measured: TokenizedRows) -> FinetuneResult:
     """Train; turn a lack of memory into advice."""
-    from promptopt.finetune.session import TrainingSession
-
-    session = TrainingSession(base_dir, recipe, out_dir, seed, residency, save_every_s)
     try:
-        return session.run(rows, measured, on_progress)
+        return _train_lent(plan, base, rows, measured)
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error) or plan.judge.failure is error:
             raise
         message = (
-            f"Memory ran out while training with batch_size {recipe.batch_size} and rows of up to "
+            f"Memory ran out while training with batch_size {plan.recipe.batch_size} and rows of up to "
             f"{max(len(row.input_ids) for row in rows.rows)} tokens: {str(error).splitlines()[0]} Halve "
             "finetune.batch_size and double finetune.gradient_accumulation (the same effective batch), set "
             "finetune.gradient_checkpointing: true, or use base_quantization: nf4. Training then starts over."
         )
-    finally:
-        session.release()
+    # Raised here, where the frames that hold the trainer's memory are gone.
     raise TrainingError(message)
 
 
-def _require_selftest(recipe: TrainingRecipe, device: str) -> None:
-    if recipe.base_quantization == "none":
-        return
-    outcome = run_selftest(device, recipe.base_quantization)
-    logger.info("4-bit self-test: %s (%.2f s)", outcome.detail, outcome.seconds)
-    if not outcome.ok:
-        raise TrainingError(
-            f"The 4-bit self-test failed: {outcome.detail}. Training on would give wrong weights. Install the versions "
-            "in constraints.txt, or set finetune.base_quantization: none."
-        )
+def _train_lent(plan: TrainingPlan, base: ResidentBase, rows: TokenizedRows, measured: TokenizedRows) -> FinetuneResult:
+    from promptopt.finetune.session import TrainingSession
+
+    with base.lend() as loaded:
+        return TrainingSession(loaded, plan, rows, measured, base.end_ids).run()
 
 
 def _longest_row(recipe: TrainingRecipe, base_dir: Path) -> int:
@@ -149,40 +127,3 @@ def _longest_row(recipe: TrainingRecipe, base_dir: Path) -> int:
         logger.info("Rows are limited to the model's context of %d tokens", context)
         return context
     return recipe.max_length
-
-
-def _run_key(
-    train_rows: Path, val_rows: Path, base_dir: Path, recipe: TrainingRecipe, seed: int, residency: str, device: str
-) -> str:
-    """Return a hash of everything that decides the weights. The device counts: its arithmetic does."""
-    parts = {
-        "train": file_hash(train_rows),
-        "val": file_hash(val_rows),
-        "base": folder_hash(base_dir),
-        "recipe": recipe.model_dump(mode="json"),
-        "seed": seed,
-        "residency": residency,
-        "device": device,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _open_run(out_dir: Path, key: str) -> FinetuneResult | None:
-    """Return the finished result of a run with the same inputs, or None; clear away what other inputs left."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    recorded = out_dir / _KEY
-    try:
-        same = json.loads(recorded.read_text(encoding="utf-8")).get("sha256") == key
-    except (OSError, ValueError, AttributeError):
-        same = False
-    if same:
-        try:
-            result = FinetuneResult.model_validate_json((out_dir / RESULT).read_text(encoding="utf-8"))
-        except (OSError, ValidationError):
-            return None
-        return result if (out_dir / result.lora_dir).is_dir() else None
-    (out_dir / RESULT).unlink(missing_ok=True)
-    for name in ("checkpoints", "lora"):
-        shutil.rmtree(out_dir / name, ignore_errors=True)
-    write_atomically(recorded, json.dumps({"sha256": key}) + "\n")
-    return None

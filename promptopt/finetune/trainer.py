@@ -3,30 +3,26 @@
 Imported only when training starts: it imports torch, transformers and trl. Knows token rows, no files of rows.
 """
 
-import math
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from promptopt.errors import TrainingError
+from promptopt.finetune import lora
 from promptopt.finetune.base_model import is_out_of_memory
 from promptopt.finetune.batches import EpochSampler, evaluation_batches
-from promptopt.finetune.checkpoints import best_point, checkpoint_dir, loss_points, mark_complete, rotate, stops_early
+from promptopt.finetune.checkpoints import best_point, checkpoint_dir, loss_points, mark_complete, rotate
 from promptopt.finetune.rows import IGNORED_LABEL, TokenRow
-from promptopt.records import LossPoint
+from promptopt.finetune.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import TrainerControl, TrainerState, TrainingArguments
-
-ProgressCallback = Callable[[LossPoint, int], None]
 
 _MAX_LOGITS = 2**25
 """Largest number of float32 logits held at once on the short path of the loss: 128 MiB, thrice with its gradient."""
@@ -37,7 +33,6 @@ class RowTrainer(SFTTrainer):
 
     Attributes:
         trained_tokens: completion tokens that carried loss so far, all starts of this run together.
-        wall_s: seconds of training before this start.
     """
 
     def __init__(
@@ -47,7 +42,7 @@ class RowTrainer(SFTTrainer):
         train_lengths: Sequence[int] | None,
         pad_id: int,
         trained_tokens: int,
-        wall_s: float,
+        clock: Stopwatch,
         **trl_arguments: Any,
     ) -> None:
         """Build the trainer.
@@ -56,24 +51,15 @@ class RowTrainer(SFTTrainer):
             val_rows: measured at every evaluation, each once.
             train_lengths: tokens of each training row; None where rows are packed, so lengths are equal anyway.
             pad_id: token that fills up short rows.
+            clock: shows the seconds of training that a checkpoint records.
             trl_arguments: passed on to SFTTrainer.
         """
         super().__init__(**trl_arguments)
         self._val_rows = tuple(val_rows)
         self._train_lengths = train_lengths
         self._pad_id = pad_id
-        self._started = time.monotonic()
-        self._wall_before_s = wall_s
+        self._clock = clock
         self.trained_tokens = trained_tokens
-
-    @property
-    def wall_s(self) -> float:
-        """Seconds of training so far, all starts of this run together."""
-        return self._wall_before_s + time.monotonic() - self._started
-
-    def start_clock(self) -> None:
-        """Count training time from now on."""
-        self._started = time.monotonic()
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         dataset = cast(Any, self.train_dataset if train_dataset is None else train_dataset)
@@ -128,13 +114,17 @@ class RowTrainer(SFTTrainer):
         model.train(was_training)
         return metrics
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # The Trainer also saves the tokenizer and its own arguments, megabytes that nobody reads, in every checkpoint.
+        lora.save_weights(self.model, Path(str(output_dir or self.args.output_dir)))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         root = Path(str(self.args.output_dir))
         folder = checkpoint_dir(root, self.state.global_step)
         shutil.rmtree(folder, ignore_errors=True)
         try:
             Trainer._save_checkpoint(self, model, trial)  # SFTTrainer's own only adds a model card
-            mark_complete(folder, self.state.global_step, self.wall_s, self.trained_tokens)
+            mark_complete(folder, self.state.global_step, self._clock.seconds, self.trained_tokens)
         except (OSError, RuntimeError, SafetensorError) as error:
             # A full disk has three faces: OSError, a RuntimeError from torch.save, and safetensors' own error.
             if is_out_of_memory(error):
@@ -173,83 +163,3 @@ def completion_log_probs(model: Any, batch: dict[str, Any]) -> "tuple[Tensor, in
     logits = outputs.logits[:, -keep:][:, :-1][counted].float()
     log_probs = torch.log_softmax(logits, dim=-1).gather(1, targets[counted].unsqueeze(1)).squeeze(1)
     return log_probs, int(counted.sum())
-
-
-class RunCallback(TrainerCallback):
-    """Decides when to evaluate, save and stop; reports progress; stops a run whose loss is no number.
-
-    Args:
-        eval_per_epoch: evaluations per epoch, evenly spread, and one at the very end.
-        patience: see `TrainingRecipe.patience`.
-        save_every_s: longest time between two checkpoints, in seconds.
-        on_progress: called with each new loss point and the number of all steps.
-    """
-
-    def __init__(
-        self, eval_per_epoch: int, patience: int | None, save_every_s: float, on_progress: ProgressCallback | None
-    ) -> None:
-        self._eval_per_epoch = eval_per_epoch
-        self._patience = patience
-        self._save_every_s = save_every_s
-        self._on_progress = on_progress
-        self._last_save = time.monotonic()
-        self._eval_steps: frozenset[int] = frozenset()
-        self.stopped_early = False
-
-    def on_train_begin(
-        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
-    ) -> None:
-        """Lay out the evaluations."""
-        batches = len(kwargs["train_dataloader"])
-        steps_per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
-        self._eval_steps = evaluation_steps(steps_per_epoch, self._eval_per_epoch, state.max_steps)
-        self._last_save = time.monotonic()
-
-    def on_step_end(
-        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
-    ) -> None:
-        """Ask for an evaluation and a checkpoint where they are due."""
-        if state.global_step in self._eval_steps:
-            control.should_evaluate = control.should_save = True
-        elif time.monotonic() - self._last_save >= self._save_every_s:
-            control.should_save = True
-
-    def on_save(
-        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
-    ) -> None:
-        """Remember when the last checkpoint was written."""
-        self._last_save = time.monotonic()
-
-    def on_evaluate(
-        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
-    ) -> None:
-        """Stop when patience is over, unless training ends here anyway."""
-        over = stops_early(loss_points(state.log_history), self._patience, self._eval_per_epoch)
-        if over and state.global_step < state.max_steps:
-            control.should_training_stop = self.stopped_early = True
-
-    def on_log(
-        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
-    ) -> None:
-        """Report the new point; refuse to go on with a loss that is no number."""
-        points = loss_points(state.log_history[-1:])
-        for point in points:
-            for value in (point.loss, point.eval_loss):
-                if value is not None and not math.isfinite(value):
-                    raise TrainingError(
-                        f"The loss is {value} at step {point.step}: training has diverged. Lower the learning rate "
-                        f"(finetune.learning_rate, now {args.learning_rate:g}), or raise finetune.warmup_share."
-                    )
-            if self._on_progress is not None:
-                self._on_progress(point, state.max_steps)
-
-
-def evaluation_steps(steps_per_epoch: int, eval_per_epoch: int, max_steps: int) -> frozenset[int]:
-    """Return the steps after which to evaluate: `eval_per_epoch` per epoch, evenly spread, and the last step."""
-    epochs = math.ceil(max_steps / steps_per_epoch)
-    spread = {
-        epoch * steps_per_epoch + max(1, round(part * steps_per_epoch / eval_per_epoch))
-        for epoch in range(epochs)
-        for part in range(1, eval_per_epoch + 1)
-    }
-    return frozenset({step for step in spread if step <= max_steps} | {max_steps})

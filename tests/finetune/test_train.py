@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import TrainingError
 from promptopt.finetune.checkpoints import newest_complete
+from promptopt.finetune.selftest import require_selftest
 from promptopt.finetune.train import finetune
 from promptopt.records import FinetuneResult, LossPoint
 from tests.finetune.tiny_models import make_base, make_rows, write_rows
@@ -198,6 +199,7 @@ def test_a_failing_self_test_stops_the_run(
 ) -> None:
     import bitsandbytes as bnb
 
+    require_selftest.cache_clear()  # it passed in this process before
     forward = bnb.nn.Linear4bit.forward
     monkeypatch.setattr(bnb.nn.Linear4bit, "forward", lambda layer, x: forward(layer, x).detach())
     with pytest.raises(TrainingError, match="self-test failed"):

@@ -8,9 +8,10 @@ import pytest
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.finetune.base_model import load_base, quiet_libraries
 from promptopt.finetune.batches import padded
+from promptopt.finetune.callback import evaluation_steps
 from promptopt.finetune.lora import add_lora
 from promptopt.finetune.rows import TokenRow, tokenize_rows
-from promptopt.finetune.trainer import completion_log_probs, completion_span, evaluation_steps
+from promptopt.finetune.trainer import completion_log_probs, completion_span
 from tests.finetune.tiny_models import make_rows
 
 
