@@ -1,6 +1,6 @@
-"""The objective of a frozen trial: a candidate's examples, one by one, raced against the best. Suggests nothing."""
+"""The objective of every trial: a candidate's examples, one by one, raced against the best. Suggests nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ from promptopt.config.experiment import RacingConfig
 from promptopt.evaluation.evaluate import Evaluator, iterate_rows
 from promptopt.evaluation.throughput import Throughput
 from promptopt.metrics.base import Metric
-from promptopt.records import DataRow, ExampleRecord, Outcome
-from promptopt.study.pruning import is_look, look_points, raced_out_value
+from promptopt.records import DataRow, ExampleRecord
+from promptopt.study.pruning import SCORES, is_look, look_points, raced_out_value, scores_of
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,30 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
-class FrozenObjective:
-    """Scores candidates on frozen weights.
+class Weights:
+    """What answers in a trial.
+
+    Attributes:
+        key: of the LoRA weights, for the names of files; "" for the base's own weights.
+    """
+
+    lm: dspy.BaseLM
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class CandidateObjective:
+    """Scores candidates, on the base's weights or on tuned ones.
 
     Attributes:
         rows: the validation rows, in the one order all trials share; a row's position is its step, the same example in
             every trial, which is what the paired test needs.
-        store: folder of one JSONL file per candidate, so that no example is ever computed twice; None keeps nothing.
+        store: folder of one JSONL file per candidate and weights, so that no example is ever computed twice; None keeps
+            nothing.
         parallel: rows that run at once; None = as many as the LM answers at once. The result does not depend on it.
     """
 
     program: dspy.Module
-    lm: dspy.BaseLM
     metric: Metric
     inputs: tuple[str, ...]
     rows: Sequence[DataRow]
@@ -52,51 +64,68 @@ class FrozenObjective:
     store: Path | None = None
     parallel: int | None = None
 
+    def evaluator(self, candidate: Candidate, weights: Weights) -> Evaluator:
+        """Return what answers and scores rows under `candidate`."""
+        return Evaluator(self.program, candidate, weights.lm, self.metric, self.inputs)
+
     def run(
         self,
         trial: optuna.Trial,
         candidate: Candidate,
+        weights: Weights,
         on_record: Callable[[ExampleRecord], None] | None = None,
         throughput: Throughput | None = None,
     ) -> TrialResult:
         """Return the result of `candidate` as `trial`; a broken system raises."""
-        evaluator = Evaluator(self.program, candidate, self.lm, self.metric, self.inputs)
-        store = self.store / f"{candidate.key()[:24]}.jsonl" if self.store else None
-        reported = set(trial.study.trials[trial.number].intermediate_values)
-        # Looks that a killed process had passed are not taken again: the trial holds later scores by now.
-        passed = max(reported, default=-1)
+        name = "-".join([candidate.key()[:24], *([weights.key[:16]] if weights.key else [])])
+        store = self.store / f"{name}.jsonl" if self.store else None
+        # A look that a killed process had passed is not taken again: the best trial may be another by now.
+        passed = len(trial.user_attrs.get(SCORES, []))
         records: list[ExampleRecord] = []
-        scores: dict[int, float] = {}
         # Up to the next look nothing can stop the trial: so far rows may run ahead without being wasted.
         stops = look_points(self.racing, len(self.rows)) if self.racing.enabled else ()
         running = iterate_rows(
-            evaluator, self.rows, store, on_record, parallel=self.parallel, stops=stops, throughput=throughput
+            self.evaluator(candidate, weights),
+            self.rows,
+            store,
+            on_record,
+            parallel=self.parallel,
+            stops=stops,
+            throughput=throughput,
         )
         with closing(running):
-            for step, record in enumerate(running):
+            for record in running:
                 records.append(record)
-                if record.score is not None:
-                    scores[step] = record.score
-                    if step not in reported:
-                        trial.report(record.score, step)
-                seen = step + 1
-                if passed < seen < len(self.rows) and is_look(self.racing, seen) and trial.should_prune():
-                    best = trial.study.best_trial.intermediate_values
-                    return TrialResult(raced_out_value(scores, best), _mean(scores), True, tuple(records))
-        return TrialResult(_mean(scores), _mean(scores), False, tuple(records))
+                seen = len(records)
+                if not passed < seen < len(self.rows) or not is_look(self.racing, seen):
+                    continue
+                _note_scores(trial, records)
+                if trial.should_prune():
+                    value = raced_out_value(_by_step(records), best_scores(trial.study))
+                    return TrialResult(value, _mean(records), True, tuple(records))
+        _note_scores(trial, records)
+        return TrialResult(_mean(records), _mean(records), False, tuple(records))
 
 
-def note_result(trial: optuna.Trial, candidate: Candidate, result: TrialResult) -> None:
-    """Keep with the trial what the report needs of it."""
-    records = result.records
-    trial.set_user_attr("candidate", candidate.key())
-    trial.set_user_attr("layout", candidate.layout.model_dump(mode="json"))
-    trial.set_user_attr("mean_score", result.mean_score)
-    trial.set_user_attr("raced_out", result.raced_out)
-    trial.set_user_attr("examples", len(records))
-    trial.set_user_attr("parse_failures", sum(record.outcome is Outcome.PARSE_FAILED for record in records))
-    trial.set_user_attr("prompt_tokens", sum(record.prompt_tokens for record in records) / max(1, len(records)))
+def best_scores(study: optuna.Study) -> Mapping[int, float]:
+    """Return the best trial's scores by step; empty before the first trial that may win."""
+    try:
+        return scores_of(study.best_trial)
+    except ValueError:
+        return {}
 
 
-def _mean(scores: dict[int, float]) -> float:
-    return sum(scores.values()) / len(scores) if scores else 0.0
+def _note_scores(trial: optuna.Trial, records: Sequence[ExampleRecord]) -> None:
+    trial.set_user_attr(SCORES, [record.score for record in records])
+    # For people who look at the study: the mean so far.
+    if len(records) not in trial.study._storage.get_trial(trial._trial_id).intermediate_values:
+        trial.report(_mean(records), len(records))
+
+
+def _by_step(records: Sequence[ExampleRecord]) -> dict[int, float]:
+    return {step: record.score for step, record in enumerate(records) if record.score is not None}
+
+
+def _mean(records: Sequence[ExampleRecord]) -> float:
+    scores = [record.score for record in records if record.score is not None]
+    return sum(scores) / len(scores) if scores else 0.0

@@ -7,7 +7,8 @@ from pathlib import Path
 import dspy
 
 from promptopt.candidate import Candidate
-from promptopt.config.experiment import SearchConfig
+from promptopt.config.experiment import DistillConfig, SearchConfig
+from promptopt.config.recipe import TrainingRecipe
 from promptopt.data.loaders import row_id
 from promptopt.errors import ConfigError, DataError
 from promptopt.evaluation.in_order import checked_parallel
@@ -15,8 +16,28 @@ from promptopt.metrics.base import Metric
 from promptopt.metrics.plain import as_metric
 from promptopt.records import DataRow, TrialRecord
 from promptopt.rundir import RunDir
-from promptopt.study.search import SearchProgress, search
-from promptopt.study.task import SearchTask
+from promptopt.study.runner import SearchProgress
+from promptopt.study.search import TRIALS_FOLDER, SearchResult, search
+from promptopt.study.task import SearchTask, Training
+from promptopt.study.tuner import LORA_GGUF
+
+
+@dataclass(frozen=True)
+class TunedResult:
+    """The best of what was tuned.
+
+    Attributes:
+        candidate: what the tuned model is asked with.
+        lora: LoRA GGUF, for `lm.with_lora(lora)` on the LM that was searched.
+        lora_dir: the same weights in PEFT's format, for `promptopt.export` or any trainer.
+        score: mean validation score.
+    """
+
+    candidate: Candidate
+    lora: Path
+    lora_dir: Path
+    recipe: TrainingRecipe
+    score: float
 
 
 @dataclass(frozen=True)
@@ -24,15 +45,17 @@ class OptimizeResult:
     """What `optimize` found.
 
     Attributes:
-        best: the winning candidate; `best.apply(program)`, `best.save(path)`.
-        best_score, baseline_score: mean validation scores of the winner and of the untouched program. The winner was
+        best: the best candidate on frozen weights; `best.apply(program)`, `best.save(path)`.
+        best_score, baseline_score: mean validation scores of `best` and of the untouched program. The winner was
             chosen on these rows: measure it on others before you believe the difference.
+        tuned: the best trial on tuned weights; None where none was tuned.
     """
 
     best: Candidate
     best_score: float
     baseline_score: float
     trials: tuple[TrialRecord, ...]
+    tuned: TunedResult | None = None
 
 
 def optimize(
@@ -48,8 +71,12 @@ def optimize(
     folder: str | Path | None = None,
     on_progress: Callable[[SearchProgress], None] | None = None,
     parallel: int | None = None,
+    hf_dir: str | Path | None = None,
+    recipe: TrainingRecipe | None = None,
+    distill: DistillConfig | None = None,
+    proposer: dspy.BaseLM | None = None,
 ) -> OptimizeResult:
-    """Find the best layout, instructions and demos for `program` on `lm`.
+    """Find the best layout, instructions and demos for `program` on `lm`, and the best weights where `hf_dir` is given.
 
     Args:
         program: any dspy.Module; left unchanged.
@@ -57,35 +84,75 @@ def optimize(
         metric: a promptopt Metric, or a DSPy metric `(example, prediction, trace=None) -> float in [0, 1] or bool`.
         train: examples demos are drawn from.
         val: examples candidates are scored on; each knows its inputs (`Example.with_inputs`).
-        trials: how many candidates, the untouched program included; overrides `config.trials`.
+        trials: how many candidates on frozen weights, the untouched program included; overrides `config.trials`.
         config: everything else of the search; see SearchConfig.
         folder: keeps the study in `folder/search`, so that a killed search goes on; a study of another task is set
             aside. None keeps nothing.
         parallel: examples whose programs run at once, each in a thread with its own copy of the program; None = as
             many as `lm.parallel` says, one for an LM that does not say (a server). The result does not depend on it.
+        hf_dir: Hugging Face folder of the model whose GGUF `lm` runs. With it one study searches prompts and training
+            recipes together (`config.weights`); needs the extras `finetune` and `export`, and `folder`.
+        recipe: around which recipes are searched.
+        distill: where training rows come from; the data's own answers by default.
+        proposer: the LM that writes instructions, where `config.pools` asks for some.
 
     Raises:
-        ConfigError: the examples name no inputs, or `trials` or `parallel` is not positive.
+        ConfigError: the examples name no inputs, `trials` or `parallel` is not positive, or weights are searched
+            without a folder.
         DataError: there are no validation examples, or one lacks a field.
     """
     inputs = _inputs_of(val)
     if parallel is not None:
         checked_parallel(parallel)
-    task = SearchTask(program, lm, as_metric(metric), inputs, _rows(train, inputs), _rows(val, inputs), parallel)
-    settings = (config or SearchConfig()).model_copy(update={"trials": trials})
+    rows, val_rows = _rows(train, inputs), _rows(val, inputs)
+    training = _training(hf_dir, recipe, distill, folder)
+    task = SearchTask(program, lm, as_metric(metric), inputs, rows, val_rows, parallel, training, proposer)
     if trials < 1:
         raise ConfigError(f"trials is {trials}; at least 1 is needed (trial 0 is the untouched program).")
+    settings = (config or SearchConfig()).model_copy(update={"trials": trials})
+    return _searched(task, settings, seed, folder, on_progress)
+
+
+def _training(
+    hf_dir: str | Path | None, recipe: TrainingRecipe | None, distill: DistillConfig | None, folder: str | Path | None
+) -> Training | None:
+    if hf_dir is None:
+        return None
     if folder is None:
-        result = search(task, settings, seed, None, on_progress)
-    else:
-        run = RunDir(Path(folder))
-        with run.lock():
-            untouched = Candidate.of_program(program, settings.start).key()
-            key = {"search": settings.model_dump(mode="json"), "seed": seed, "untouched": untouched, **task.identity()}
-            result = search(task, settings, seed, run.stage("search", key).path, on_progress)
+        raise ConfigError("Tuned weights need a place: give `folder`, e.g. folder='runs/mine'.")
+    return Training(Path(hf_dir), recipe or TrainingRecipe(), distill or DistillConfig())
+
+
+def _searched(
+    task: SearchTask,
+    settings: SearchConfig,
+    seed: int,
+    folder: str | Path | None,
+    on_progress: Callable[[SearchProgress], None] | None,
+) -> OptimizeResult:
+    if folder is None:
+        return _outcome(search(task, settings, seed, None, on_progress), None)
+    run = RunDir(Path(folder))
+    with run.lock():
+        untouched = Candidate.of_program(task.program, settings.start).key()
+        without = {"storage", "artifacts", "heartbeat_s", *(() if task.training else ("weights",))}
+        searched = settings.model_dump(mode="json", exclude=without)
+        stage = run.stage("search", {"search": searched, "seed": seed, "untouched": untouched, **task.identity()})
+        result = search(task, settings, seed, stage.path, on_progress, study_name=f"search-{stage.inputs}")
+        return _outcome(result, stage.path)
+
+
+def _outcome(result: SearchResult, folder: Path | None) -> OptimizeResult:
     baseline = result.trials[0].mean_score
+    tuned = None
+    if result.tuned is not None and folder is not None:
+        place = folder / TRIALS_FOLDER / str(result.tuned.weights_of)
+        tuned = TunedResult(
+            result.tuned.candidate, place / LORA_GGUF, place / "finetune" / "lora", result.tuned.recipe,
+            result.tuned.value,
+        )  # fmt: skip
     return OptimizeResult(
-        result.best, result.best_trial.value or 0.0, 0.0 if baseline is None else baseline, result.trials
+        result.best, result.best_trial.value or 0.0, 0.0 if baseline is None else baseline, result.trials, tuned
     )
 
 

@@ -9,10 +9,36 @@ from pathlib import Path
 import dspy
 from pydantic import JsonValue
 
+from promptopt.config.experiment import DistillConfig
+from promptopt.config.recipe import TrainingRecipe
 from promptopt.data.splits import fingerprint
+from promptopt.finetune.base_folder import folder_hash
 from promptopt.layout.dspy_adapter import signature_spec
 from promptopt.metrics.base import Metric
 from promptopt.records import DataRow
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the weights of the searched model can be tuned.
+
+    Attributes:
+        base_dir: Hugging Face folder of the model whose GGUF the LM runs.
+        recipe: the recipe around which recipes are searched.
+        distill: where training rows come from.
+    """
+
+    base_dir: Path
+    recipe: TrainingRecipe
+    distill: DistillConfig
+
+    def identity(self) -> dict[str, JsonValue]:
+        """Return what decides the trained weights, beside the rows and the candidate."""
+        return {
+            "base": folder_hash(self.base_dir),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "distill": self.distill.model_dump(mode="json"),
+        }
 
 
 @dataclass(frozen=True)
@@ -20,6 +46,8 @@ class SearchTask:
     """What is searched for: a program, on an LM, by a metric, over validation rows.
 
     Attributes:
+        training: how weights are tuned; None = only prompts are searched.
+        proposer: writes instructions, where `pools` asks for some. No part of the identity: what it wrote is kept.
         parallel: rows that run at once; None = as many as the LM answers at once. No part of the identity.
     """
 
@@ -30,6 +58,8 @@ class SearchTask:
     train: Sequence[DataRow]
     val: Sequence[DataRow]
     parallel: int | None = None
+    training: Training | None = None
+    proposer: dspy.BaseLM | None = None
 
     def identity(self) -> dict[str, JsonValue]:
         """Return what decides a search's scores, beside its configuration: another identity is another study."""
@@ -40,6 +70,7 @@ class SearchTask:
             "inputs": list(self.inputs),
             "train": fingerprint(self.train),
             "val": fingerprint(self.val),
+            "training": None if self.training is None else self.training.identity(),
         }
 
 

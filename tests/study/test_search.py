@@ -20,7 +20,7 @@ from promptopt.layout.spec import Layout
 from promptopt.lm.scripted import ScriptedLM
 from promptopt.records import TrialRecord
 from promptopt.rundir import read_jsonl
-from promptopt.study.search import SearchProgress
+from promptopt.study.runner import SearchProgress
 
 PROGRAM = dspy.Predict("document, question -> answer")
 EXAMPLES = [

@@ -1,0 +1,296 @@
+"""What a tuned trial does before it is scored: rows in its layout, training with rungs, LoRA weights on the GGUF.
+
+The only room, with the pipeline, where both wings meet. A trial is scored on what would be deployed: its LoRA weights
+as a GGUF, applied at run time to the quantized base; nothing is merged. The training base stays loaded between trials.
+"""
+
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from pydantic import JsonValue
+
+from promptopt.candidate import Candidate
+from promptopt.config.joint import HalvingConfig
+from promptopt.config.recipe import TrainingRecipe
+from promptopt.distill.dataset import distilled_rows
+from promptopt.distill.rollouts import Rollout, candidate_rollouts, gold_rollouts
+from promptopt.distill.student import student_candidate
+from promptopt.errors import ConfigError
+from promptopt.evaluation.evaluate import evaluate_rows
+from promptopt.evaluation.throughput import Throughput
+from promptopt.records import ExampleRecord, FinetuneResult, LossPoint, Record
+from promptopt.rundir import read_json, write_json, write_jsonl
+from promptopt.study.halving import RUNGS, TRAINING
+from promptopt.study.objective import CandidateObjective, Weights
+from promptopt.study.task import SearchTask, Training
+
+if TYPE_CHECKING:
+    from promptopt.finetune.resident import ResidentBase
+    from promptopt.finetune.rungs import RungPoint
+
+LORA_GGUF = "lora.gguf"
+KEPT_FILES = (LORA_GGUF, "trained.json", "train.jsonl", "val.jsonl", "finetune/result.json",
+              "finetune/lora/adapter_config.json", "finetune/lora/adapter_model.safetensors")  # fmt: skip
+"""What other workers and later stages need of a trained trial."""
+
+
+class TrainedWeights(Record):
+    """What a training of the study left behind, beside the files of its folder.
+
+    Attributes:
+        candidate: the student's: what the rows were rendered under.
+        lora_sha256: of the LoRA GGUF.
+        stopped: whether successive halving stopped it.
+    """
+
+    candidate: Candidate
+    recipe: TrainingRecipe
+    lora_sha256: str
+    train_rows: int
+    steps: int
+    best_eval_loss: float
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """A moment of a training; `text` is for people."""
+
+    step: int
+    steps: int
+    text: str
+
+
+class Tuner:
+    """Trains the study's tuned trials, one after the other.
+
+    Args:
+        folder: gets one folder per trained trial.
+        seed: of every training, so that trials differ by their parameters alone.
+    """
+
+    def __init__(
+        self,
+        task: SearchTask,
+        training: Training,
+        objective: CandidateObjective,
+        halving: HalvingConfig,
+        folder: Path,
+        seed: int,
+    ) -> None:
+        self._task = task
+        self._training = training
+        self._objective = objective
+        self._halving = halving
+        self._folder = folder
+        self._seed = seed
+        self._rollouts: dict[str, list[Rollout]] = {}
+
+    @cached_property
+    def _resident(self) -> "ResidentBase":
+        from promptopt.finetune.resident import ResidentBase
+
+        return ResidentBase(self._training.base_dir, self._training.recipe.base_quantization)
+
+    def close(self) -> None:
+        """Free the training base."""
+        if "_resident" in self.__dict__:
+            self._resident.close()
+            del self.__dict__["_resident"]
+
+    def folder(self, slot: int) -> Path:
+        """Return the folder of the trial at `slot`."""
+        return self._folder / str(slot)
+
+    def student(self, candidate: Candidate, recipe: TrainingRecipe) -> Candidate:
+        """Return what is left of `candidate` for a model that was trained with `recipe`."""
+        return student_candidate(candidate, self._training.distill.teacher, recipe)
+
+    def trained(self, slot: int) -> TrainedWeights | None:
+        """Return what the trial at `slot` trained; None if its files are not here."""
+        path = self.folder(slot) / "trained.json"
+        return read_json(path, TrainedWeights) if path.exists() else None
+
+    def weights(self, slot: int, trained: TrainedWeights) -> Weights:
+        """Return the base with the LoRA weights of the trial at `slot`."""
+        return self._on_base(self.folder(slot) / LORA_GGUF, trained.lora_sha256)
+
+    def train(
+        self,
+        trial: optuna.Trial,
+        slot: int,
+        teacher: Candidate,
+        candidate: Candidate,
+        recipe: TrainingRecipe,
+        on_progress: Callable[[TrainingProgress], None] | None = None,
+    ) -> TrainedWeights:
+        """Return the trial's weights, trained unless they are there; goes on from the last checkpoint after a kill.
+
+        Args:
+            teacher: writes the training answers, where `distill.teacher` is `candidate`.
+
+        Raises:
+            DataError: too few answers are worth teaching.
+            TrainingError: rows do not fit, or the training diverged.
+        """
+        done = self.trained(slot)
+        if done is not None:
+            return done
+        from promptopt.export.lora_gguf import convert_lora
+        from promptopt.finetune.train import finetune
+
+        folder = self.folder(slot)
+        student = self.student(candidate, recipe)
+        rows = self._write_rows(folder, student, recipe, teacher)
+        trial.set_user_attr(TRAINING, True)
+        halting = _Halting(self, trial, student, folder)
+        result = finetune(
+            folder / "train.jsonl",
+            folder / "val.jsonl",
+            self._training.base_dir,
+            _with_rungs(recipe, self._halving),
+            folder / "finetune",
+            self._seed,
+            _reporter(on_progress),
+            resident=self._resident,
+            on_checkpoint=halting.judge if self._halving.enabled else None,
+        )
+        made = convert_lora(folder / "finetune" / result.lora_dir, self._training.base_dir, folder / LORA_GGUF)
+        trained = TrainedWeights(
+            candidate=student, recipe=recipe, lora_sha256=made.sha256, train_rows=rows, steps=result.steps,
+            best_eval_loss=result.best_eval_loss, stopped=halting.stopped,
+        )  # fmt: skip
+        write_json(folder / "trained.json", trained)
+        trial.set_user_attr(TRAINING, False)
+        # The weights are published; optimizer states of every trial would fill the disk.
+        shutil.rmtree(folder / "finetune" / "checkpoints", ignore_errors=True)
+        return trained
+
+    def rung_records(self, slot: int, student: Candidate, lora: Path, key: str, step: int) -> list[ExampleRecord]:
+        """Return the records of the rung's rows under the weights in `lora`; those already measured are read."""
+        rows = self._objective.rows[: self._halving.rows]
+        store = self.folder(slot) / "rungs" / f"{step}.jsonl"
+        evaluator = self._objective.evaluator(student, self._on_base(lora, key))
+        return evaluate_rows(evaluator, rows, store, parallel=self._objective.parallel)
+
+    @property
+    def base_dir(self) -> Path:
+        """The Hugging Face folder of the base."""
+        return self._training.base_dir
+
+    @property
+    def halving(self) -> HalvingConfig:
+        """When a training is stopped."""
+        return self._halving
+
+    def _on_base(self, lora: Path, key: str) -> Weights:
+        lm: Any = self._task.lm
+        if not hasattr(lm, "with_lora"):
+            raise ConfigError(
+                f"Weights are tuned and scored on a local GGUF model; {type(lm).__name__} cannot take LoRA weights. "
+                "Use promptopt.LlamaCpp, or set search.weights: null."
+            )
+        return Weights(lm.with_lora(lora), key)
+
+    def _write_rows(self, folder: Path, student: Candidate, recipe: TrainingRecipe, teacher: Candidate) -> int:
+        distill = self._training.distill
+        least = distill.min_score if recipe.min_score is None else recipe.min_score
+        rows = distilled_rows(
+            self._task.program, student, self._answers(teacher), least, distill.val_share, recipe.row_share
+        )
+        write_jsonl(folder / "train.jsonl", rows.train)
+        write_jsonl(folder / "val.jsonl", rows.val)
+        return len(rows.train)
+
+    def _answers(self, teacher: Candidate) -> list[Rollout]:
+        """Return the teacher's answers, asked for once in a study."""
+        distill = self._training.distill
+        rows = list(self._task.train[: distill.rows])
+        key = "gold" if distill.teacher == "gold" else teacher.key()[:24]
+        if key not in self._rollouts:
+            if distill.teacher == "gold":
+                self._rollouts[key] = gold_rollouts(self._task.program, self._task.metric, rows)
+            else:
+                evaluator = self._objective.evaluator(teacher, Weights(self._task.lm))
+                store = self._folder / f"teacher-{key}.jsonl"
+                self._rollouts[key] = candidate_rollouts(evaluator, rows, store, throughput=Throughput())
+        return self._rollouts[key]
+
+
+class _Halting:
+    """Judges one training at its rungs."""
+
+    def __init__(self, tuner: Tuner, trial: optuna.Trial, student: Candidate, folder: Path) -> None:
+        self._tuner = tuner
+        self._trial = trial
+        self._student = student
+        self._folder = folder
+        self.stopped = False
+
+    def judge(self, point: "RungPoint") -> bool:
+        """Return whether training stops at this checkpoint."""
+        noted: list[list[JsonValue]] = list(self._trial.user_attrs.get(RUNGS, []))
+        if all(step != point.step for _, _, step in noted):
+            due = int(point.step / point.total_steps * (self._tuner.halving.rungs + 1))
+            if point.step >= point.total_steps or due <= len(noted):
+                return False
+            noted.append([self._score(point), point.eval_loss, point.step])
+            self._trial.set_user_attr(RUNGS, noted)
+        self.stopped = self._trial.should_prune()
+        return self.stopped
+
+    def _score(self, point: "RungPoint") -> float:
+        from promptopt.export.lora_gguf import convert_lora
+
+        lora = self._folder / "rungs" / f"{point.step}.gguf"
+        lora.parent.mkdir(parents=True, exist_ok=True)
+        made = convert_lora(point.lora_dir, self._tuner.base_dir, lora)
+        try:
+            slot = int(self._folder.name)
+            records = self._tuner.rung_records(slot, self._student, lora, made.sha256, point.step)
+        finally:
+            with suppress(OSError):
+                lora.unlink()
+        scores = [record.score for record in records if record.score is not None]
+        return sum(scores) / len(scores) if scores else 0.0
+
+
+def stopped_scores(tuner: Tuner, trial: optuna.Trial, slot: int) -> tuple[tuple[ExampleRecord, ...], dict[int, float]]:
+    """Return the records and scores (by step of the race) of the last rung of a training that was stopped."""
+    from promptopt.rundir import read_jsonl
+
+    _, _, step = trial.user_attrs[RUNGS][-1]
+    records = tuple(read_jsonl(tuner.folder(slot) / "rungs" / f"{step}.jsonl", ExampleRecord))
+    return records, {number: record.score for number, record in enumerate(records) if record.score is not None}
+
+
+def read_training(folder: Path) -> FinetuneResult:
+    """Return the record of the training in a trial's folder."""
+    return read_json(folder / "finetune" / "result.json", FinetuneResult)
+
+
+def _with_rungs(recipe: TrainingRecipe, halving: HalvingConfig) -> TrainingRecipe:
+    """Return `recipe` with so many evaluations that each rung falls on one."""
+    needed = math.ceil((halving.rungs + 1) / recipe.epochs) if halving.enabled else 1
+    return recipe.model_copy(update={"eval_per_epoch": max(recipe.eval_per_epoch, needed)})
+
+
+def _reporter(
+    on_progress: Callable[[TrainingProgress], None] | None,
+) -> Callable[[LossPoint, int], None] | None:
+    if on_progress is None:
+        return None
+
+    def report(point: LossPoint, steps: int) -> None:
+        loss = f", loss {point.loss:.3f}" if point.loss is not None else ""
+        evaluated = f", eval loss {point.eval_loss:.3f}" if point.eval_loss is not None else ""
+        on_progress(TrainingProgress(point.step, steps, f"training step {point.step}/{steps}{loss}{evaluated}"))
+
+    return report
