@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from promptopt import metrics as metrics
     from promptopt.candidate import Candidate as Candidate
     from promptopt.candidate import load_candidate as load_candidate
+    from promptopt.config.experiment import SearchConfig as SearchConfig
     from promptopt.config.recipe import TrainingRecipe as TrainingRecipe
     from promptopt.errors import PromptoptError as PromptoptError
     from promptopt.layout.dspy_adapter import LayoutAdapter as LayoutAdapter
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from promptopt.lm.scripted import ScriptedLM as ScriptedLM
     from promptopt.metrics.base import Metric as Metric
     from promptopt.metrics.base import Score as Score
+    from promptopt.study.joint_optimizer import JointOptimizer as JointOptimizer
     from promptopt.study.optimize import OptimizeResult as OptimizeResult
     from promptopt.study.optimize import optimize as optimize
 
 _HOMES = {
     "LAYOUTS": "promptopt.layout.presets",
+    "JointOptimizer": "promptopt.study.joint_optimizer",
+    "SearchConfig": "promptopt.config.experiment",
     "Candidate": "promptopt.candidate",
     "Layout": "promptopt.layout.spec",
     "LayoutAdapter": "promptopt.layout.dspy_adapter",
@@ -45,6 +49,7 @@ _HOMES = {
 __all__ = [
     "LAYOUTS",
     "Candidate",
+    "JointOptimizer",
     "Layout",
     "LayoutAdapter",
     "LlamaCpp",
@@ -54,6 +59,7 @@ __all__ = [
     "PromptoptError",
     "Score",
     "ScriptedLM",
+    "SearchConfig",
     "TrainingRecipe",
     "load_candidate",
     "metrics",

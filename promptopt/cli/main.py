@@ -6,14 +6,18 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from promptopt.cli.serve import add_arguments, serve_model
 from promptopt.errors import PromptoptError
 
+if TYPE_CHECKING:
+    from promptopt.config.experiment import ExperimentConfig
+
 STAGE_HELP = {
-    "search": "search layouts, instructions and demos on the frozen model",
-    "distill": "write the accepted answers as training rows in the best layout",
-    "finetune": "train LoRA weights on the distilled rows (QLoRA)",
+    "search": "search prompts, and training recipes where the model can be tuned, in one study",
+    "distill": "write the accepted answers as training rows of the best student prompt",
+    "finetune": "train LoRA weights on the distilled rows (QLoRA), or take those of the study",
     "export": "merge, convert to GGUF, quantize, prove parity",
     "evaluate": "measure every step on the test split",
     "report": "write report.md",
@@ -57,6 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     _experiment_arguments(run, None)
     for name, text in STAGE_HELP.items():
         _experiment_arguments(commands.add_parser(name, help=text), name)
+    worker = commands.add_parser("worker", help="help with a study that `run` or `search` began, from any machine")
+    _experiment_arguments(worker, None)
+    worker.set_defaults(command=_worker)
     validate = commands.add_parser("validate", help="report all problems of experiment files at once")
     validate.add_argument("files", nargs="*", type=Path, help="default: experiments/*/*.yaml")
     validate.set_defaults(command=_validate)
@@ -75,15 +82,13 @@ def _parser() -> argparse.ArgumentParser:
 def _experiment_arguments(parser: argparse.ArgumentParser, only: str | None) -> None:
     parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
     parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/<name>)")
+    parser.add_argument("--storage", metavar="URL", help="the study's database (search.storage); workers share it")
+    parser.add_argument("--artifacts", metavar="PLACE", help="folder or s3:// address that all workers see")
     parser.set_defaults(command=_run, only=only)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from promptopt.config.load import load_experiment
-
-    config = load_experiment(arguments.experiment)
-    if arguments.run_dir is not None:
-        config = config.model_copy(update={"run_dir": str(arguments.run_dir)})
+    config = _experiment(arguments)
     from promptopt.cli.live import LiveProgress, print_outcome
     from promptopt.pipeline.run import run_experiment
 
@@ -95,6 +100,30 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         print(f"Stage {arguments.only} is finished: {folder / arguments.only}")
     return 0
+
+
+def _worker(arguments: argparse.Namespace) -> int:
+    config = _experiment(arguments)
+    from promptopt.cli.live import LiveProgress
+    from promptopt.pipeline.run import run_worker
+
+    _quiet_libraries()
+    with LiveProgress(f"{config.name} (worker)") as progress:
+        trials = run_worker(config, progress)
+    print(f"The study is finished; {trials} of its trials ran here.")
+    return 0
+
+
+def _experiment(arguments: argparse.Namespace) -> "ExperimentConfig":
+    """Return the experiment with what the command line changes in it."""
+    from promptopt.config.load import load_experiment
+
+    config = load_experiment(arguments.experiment)
+    if arguments.run_dir is not None:
+        config = config.model_copy(update={"run_dir": str(arguments.run_dir)})
+    given = {"storage": arguments.storage, "artifacts": arguments.artifacts}
+    changes = {name: value for name, value in given.items() if value is not None}
+    return config.model_copy(update={"search": config.search.model_copy(update=changes)}) if changes else config
 
 
 def _quiet_libraries() -> None:

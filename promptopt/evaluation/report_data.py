@@ -30,6 +30,8 @@ class TrialLine(Record):
         value: mean score on the examples it saw; None where it failed.
         examples: how many it saw before it was complete or raced out.
         description: what was tried, in a few words (layout fields that differ from the start, instruction, demos).
+        weights: "frozen", "tuned", or "tuned in trial N".
+        serving_tokens: tokens per example that no other example shares; None where not known.
     """
 
     number: int
@@ -37,6 +39,8 @@ class TrialLine(Record):
     examples: int
     description: str
     state: str = "complete"
+    weights: str = "frozen"
+    serving_tokens: float | None = None
 
 
 class SearchOverview(Record):
@@ -46,7 +50,11 @@ class SearchOverview(Record):
         trials: all of them; `raced_out` and `failed` are among them.
         space: parameter -> values searched, as text.
         top: best trials, best first.
-        best_trial: number of the winner; 0 is the untouched program.
+        best_trial: number of the best trial on frozen weights; 0 is the untouched program.
+        best_tuned_trial: number of the best trial on tuned weights; None where none was tuned.
+        tuned: trials on tuned weights; trained: those that trained.
+        front: trials that no other beats in both score and serving tokens, the cheapest first.
+        constraints: limits that a winner had to meet; infeasible: trials that did not.
         importances: parameter -> share of the score's variance it explains; empty where not computed.
     """
 
@@ -58,6 +66,12 @@ class SearchOverview(Record):
     space: tuple[tuple[str, tuple[str, ...]], ...]
     top: tuple[TrialLine, ...]
     best_trial: int
+    best_tuned_trial: int | None = None
+    tuned: int = 0
+    trained: int = 0
+    front: tuple[TrialLine, ...] = ()
+    constraints: dict[str, float] = Field(default_factory=dict)
+    infeasible: int = 0
     importances: dict[str, float] = Field(default_factory=dict)
 
 

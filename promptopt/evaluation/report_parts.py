@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from promptopt.evaluation.markdown import code, escape, fence, sparkline, table
-from promptopt.evaluation.report_data import DataOverview, ReportData, RunRecord, SearchOverview
+from promptopt.evaluation.report_data import DataOverview, ReportData, RunRecord, SearchOverview, TrialLine
 from promptopt.records import FinetuneResult, GgufModel, LossPoint, ParityReport
 
 T = TypeVar("T")
@@ -23,28 +23,52 @@ def search_section(search: SearchOverview | None) -> str:
     parts = [
         "## Search",
         f"{search.trials} trials on up to {search.examples} {search.split} examples: {full} ran to the end, "
-        f"{search.raced_out} were raced out, {search.failed} failed. Trial {search.best_trial} won.",
+        f"{search.raced_out} were raced out, {search.failed} failed. {_winners(search)}",
     ]
+    if search.constraints:
+        limits = ", ".join(f"{code(name)} at most {limit:g}" for name, limit in search.constraints.items())
+        parts.append(f"To win, a trial had to keep {limits}; {search.infeasible} did not.")
     if search.space:
         rows = [[code(name), ", ".join(code(value) for value in values)] for name, values in search.space]
         parts.append(table([["parameter", "values searched"], *rows]))
     if search.top:
-        lines = [
-            [
-                str(trial.number),
-                _number(trial.value),
-                str(trial.examples),
-                escape(trial.state),
-                escape(trial.description),
-            ]
-            for trial in search.top
+        parts += ["### Best trials", _trials_table(search.top)]
+    if search.front:
+        parts += [
+            "### Score against serving cost",
+            f"Trials that no other beats in both, the cheapest first. Tokens are those that an example does not share: "
+            f"its own part of the prompt, and its answer ({search.split} examples).",
+            _trials_table(search.front),
         ]
-        parts += ["### Best trials", table([["trial", "score", "examples", "state", "what was tried"], *lines])]
     if search.importances:
         ranked = sorted(search.importances.items(), key=lambda item: (-item[1], item[0]))
         rows = [[code(name), f"{value:.3f}"] for name, value in ranked]
         parts += ["### What mattered", table([["parameter", "importance"], *rows], numbers_from=1)]
     return "\n\n".join(parts)
+
+
+def _winners(search: SearchOverview) -> str:
+    frozen = f"Trial {search.best_trial} won on frozen weights"
+    if search.best_tuned_trial is None:
+        return f"{frozen}."
+    trained = f"{search.tuned} trials had tuned weights, {search.trained} of them trained their own"
+    return f"{frozen}, trial {search.best_tuned_trial} on tuned ones ({trained})."
+
+
+def _trials_table(trials: tuple[TrialLine, ...]) -> str:
+    lines = [
+        [
+            str(trial.number),
+            _number(trial.value),
+            str(trial.examples),
+            escape(trial.state),
+            escape(trial.weights),
+            _number(trial.serving_tokens, 0),
+            escape(trial.description),
+        ]
+        for trial in trials
+    ]
+    return table([["trial", "score", "examples", "state", "weights", "tokens", "what was tried"], *lines])
 
 
 def prompt_section(data: ReportData) -> str:

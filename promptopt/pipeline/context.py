@@ -16,7 +16,7 @@ from promptopt.metrics.base import Metric
 from promptopt.metrics.registry import get_metric
 from promptopt.pipeline.models import ModelSource, model_source
 from promptopt.pipeline.progress import Progress
-from promptopt.rundir import RunDir, Stage
+from promptopt.rundir import RunDir, Stage, hash_inputs
 
 
 @dataclass
@@ -78,10 +78,24 @@ class RunContext:
         while self._lms:
             self._lms.popitem()[1].close()
 
+    def key(self, settings: JsonValue, after: tuple[str, ...]) -> str:
+        """Return the key of a stage with these settings after the stages `after` that this run has."""
+        return hash_inputs(self._inputs(settings, after))
+
+    def take(self, name: str, settings: JsonValue, after: tuple[str, ...]) -> bool:
+        """Use stage `name` as another process finished it, without touching anything; return whether it is there."""
+        found = self.run.finished(name, self._inputs(settings, after))
+        if found is not None:
+            self.stages[name] = found
+        return found is not None
+
+    def _inputs(self, settings: JsonValue, after: tuple[str, ...]) -> dict[str, JsonValue]:
+        upstream: JsonValue = {earlier: self.stages[earlier].inputs for earlier in after if earlier in self.stages}
+        return {"settings": settings, "after": upstream}
+
     def open(self, name: str, settings: JsonValue, after: tuple[str, ...]) -> Stage:
         """Open stage `name`; its result depends on `settings` and on those of the stages `after` that this run has."""
-        upstream: JsonValue = {earlier: self.stages[earlier].inputs for earlier in after if earlier in self.stages}
-        self.stages[name] = self.run.stage(name, {"settings": settings, "after": upstream})
+        self.stages[name] = self.run.stage(name, self._inputs(settings, after))
         return self.stages[name]
 
 

@@ -13,7 +13,8 @@ from promptopt.evaluation.evaluate import Evaluator, iterate_rows
 from promptopt.evaluation.throughput import Throughput
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import base_gguf
-from promptopt.pipeline.prompts import best_candidate, student_of
+from promptopt.pipeline.prompts import student_of
+from promptopt.pipeline.searching import best_candidate
 from promptopt.pipeline.weights import ExportedModels, prompts_of, prove_parity
 from promptopt.records import DataRow, EvaluationSummary, ExampleRecord, ParityReport, Record
 from promptopt.rundir import Stage, read_json, read_jsonl, write_json

@@ -1,4 +1,4 @@
-"""The prompt stages: `search` and `distill`."""
+"""The stage `distill`: what the student is taught, and under which prompt."""
 
 from pydantic import JsonValue
 
@@ -10,49 +10,9 @@ from promptopt.evaluation.evaluate import Evaluator
 from promptopt.evaluation.throughput import Throughput
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import base_gguf, read_split
-from promptopt.records import DataRow
-from promptopt.rundir import Stage, write_jsonl
-from promptopt.study.search import SearchProgress, search
-from promptopt.study.task import SearchTask, metric_identity, program_identity
-
-
-def search_settings(context: RunContext) -> JsonValue:
-    """Return what the stage `search` depends on."""
-    config = context.config
-    return {
-        "search": config.search.model_dump(mode="json"),
-        "lm": config.lm.model_dump(mode="json", exclude={"n_threads", "n_gpu_layers"}),
-        "untouched": context.untouched.key(),
-        "metric": metric_identity(context.metric),
-        **program_identity(context.program),
-        "seed": config.seed,
-    }
-
-
-def run_search(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
-    """Search layouts, instructions and demos on the frozen base; write search/candidate.json and trials.jsonl."""
-    config = context.config
-
-    def on_progress(progress: SearchProgress) -> None:
-        best = "" if progress.best is None else f", best {progress.best:.3f}"
-        text = f"trial {progress.trial}: {progress.examples}/{progress.rows} examples, {progress.mean_score:.3f}{best}"
-        context.progress.step(progress.trial, progress.trials, text, progress.speed.text)
-
-    task = SearchTask(
-        context.program,
-        context.lm(base_gguf(context)),
-        context.metric,
-        config.data.inputs,
-        read_split(context, "train"),
-        read_split(context, "val"),
-    )
-    result = search(task, config.search, config.seed, stage.path, on_progress)
-    return {"best_trial": result.best_trial.number, "best_value": result.best_trial.value}
-
-
-def best_candidate(context: RunContext) -> Candidate:
-    """Return the winner of the search."""
-    return load_candidate(context.stages["search"].path / "candidate.json")
+from promptopt.pipeline.searching import best_candidate, trained_folder, tuned_winner
+from promptopt.records import DataRow, TrainingRow
+from promptopt.rundir import Stage, read_jsonl, write_jsonl
 
 
 def distill_settings(context: RunContext) -> JsonValue:
@@ -61,12 +21,27 @@ def distill_settings(context: RunContext) -> JsonValue:
 
 
 def run_distill(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
-    """Collect the teacher's accepted answers and write them as chat rows: distill/{train,val}.jsonl, student.json."""
+    """Collect the teacher's accepted answers and write them as chat rows: distill/{train,val}.jsonl, student.json.
+
+    Where the study has tuned weights, these are the rows of the trial that won.
+    """
     config = context.config.distill
+    winner = tuned_winner(context)
+    if winner is not None:
+        trained = trained_folder(context, winner)
+        counts: dict[str, JsonValue] = {}
+        for name in ("train", "val"):
+            kept = read_jsonl(trained / f"{name}.jsonl", TrainingRow)
+            write_jsonl(stage.path / f"{name}.jsonl", kept)
+            counts[name] = len(kept)
+        winner.candidate.save(stage.path / "student.json")
+        return {**counts, "trial": winner.trial, "weights_of": winner.weights_of}
     rows = read_split(context, "train")[: config.rows]
     rollouts = _rollouts(context, stage, rows)
-    student = student_candidate(best_candidate(context), config.teacher)
-    distilled = distilled_rows(context.program, student, rollouts, config.min_score, config.val_share)
+    recipe = context.config.finetune
+    student = student_candidate(best_candidate(context), config.teacher, recipe)
+    least = config.min_score if recipe.min_score is None else recipe.min_score
+    distilled = distilled_rows(context.program, student, rollouts, least, config.val_share, recipe.row_share)
     write_jsonl(stage.path / "rollouts.jsonl", rollouts)
     write_jsonl(stage.path / "train.jsonl", distilled.train)
     write_jsonl(stage.path / "val.jsonl", distilled.val)

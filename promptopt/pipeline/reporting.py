@@ -16,11 +16,14 @@ from promptopt.lm.fingerprint import file_sha256
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.judgement import column_records, road_results
 from promptopt.pipeline.prepare import base_gguf, read_split
-from promptopt.pipeline.prompts import best_candidate
 from promptopt.pipeline.record import command_line, git_revision, hardware, package_versions
+from promptopt.pipeline.searching import best_candidate, tuned_winner
 from promptopt.pipeline.weights import ExportedModels
 from promptopt.records import ChatMessage, EvaluationSummary, FinetuneResult, ParityReport, TrialRecord
 from promptopt.rundir import Stage, read_json, read_jsonl, write_json, write_text
+from promptopt.study.costs import pareto_front
+from promptopt.study.search import IMPORTANCES
+from promptopt.study.space import WEIGHTS
 
 TOP_TRIALS = 10
 
@@ -84,7 +87,10 @@ def _search_overview(context: RunContext) -> SearchOverview:
             known = values.setdefault(name, [])
             if str(value) not in known:
                 known.append(str(value))
-    complete = [trial for trial in scored if trial.state == "complete"]
+    winner = tuned_winner(context)
+    frozen = [trial for trial in scored if trial.state == "complete" and trial.feasible and trial.kind == "frozen"]
+    tuned = [trial for trial in trials if trial.kind == "tuned"]
+    importances = context.stages["search"].path / IMPORTANCES
     return SearchOverview(
         trials=len(trials),
         raced_out=sum(trial.state == "raced_out" for trial in trials),
@@ -92,20 +98,35 @@ def _search_overview(context: RunContext) -> SearchOverview:
         examples=max(trial.examples for trial in trials),
         space=tuple((name, tuple(tried)) for name, tried in values.items()),
         top=tuple(_trial_line(trial) for trial in scored[:TOP_TRIALS]),
-        best_trial=complete[0].number,
+        best_trial=frozen[0].number,
+        best_tuned_trial=None if winner is None else winner.trial,
+        tuned=len(tuned),
+        trained=sum(trial.weights_of == trial.number for trial in tuned),
+        front=tuple(_trial_line(trial) for trial in pareto_front(trials)),
+        constraints=context.config.search.constraints.limits,
+        infeasible=sum(not trial.feasible for trial in trials),
+        importances=json.loads(importances.read_text(encoding="utf-8")) if importances.exists() else {},
     )
 
 
 def _trial_line(trial: TrialRecord) -> TrialLine:
     layout = Layout.model_validate(trial.layout).describe() if trial.layout else ""
-    pools = [f"{name}={value}" for name, value in trial.params.items() if not name.startswith("layout.")]
+    hidden = ("layout.", WEIGHTS)
+    pools = [f"{name}={_shown(value)}" for name, value in trial.params.items() if not name.startswith(hidden)]
+    own = trial.weights_of in (None, trial.number)
     return TrialLine(
         number=trial.number,
         value=trial.value,
         examples=trial.examples,
         description="; ".join([layout, *pools]),
         state=trial.state.replace("_", " "),
+        weights=trial.kind if own else f"tuned in trial {trial.weights_of}",
+        serving_tokens=trial.serving_tokens,
     )
+
+
+def _shown(value: JsonValue) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _winning_prompt(context: RunContext) -> tuple[ChatMessage, ...]:
@@ -114,7 +135,7 @@ def _winning_prompt(context: RunContext) -> tuple[ChatMessage, ...]:
     name, predictor = best.apply(context.program.deepcopy()).named_predictors()[0]
     spec = signature_spec(predictor.signature)
     inputs = {field: row.fields[field] for field in predictor.signature.input_fields if field in row.fields}
-    messages = render_messages(best.layout, spec, best.predictors[name].demos, inputs)
+    messages = render_messages(best.layout_of(name), spec, best.predictors[name].demos, inputs)
     return tuple(ChatMessage.model_validate(message) for message in messages)
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from promptopt.config.experiment import ExperimentConfig
-from promptopt.errors import StageError
+from promptopt.errors import ConfigError, StageError
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.judgement import evaluate_settings, run_evaluate
 from promptopt.pipeline.prepare import base_settings, data_settings, run_base, run_data
 from promptopt.pipeline.progress import Progress, Silent
-from promptopt.pipeline.prompts import distill_settings, run_distill, run_search, search_settings
+from promptopt.pipeline.prompts import distill_settings, run_distill
 from promptopt.pipeline.reporting import report_settings, run_report, show_report
+from promptopt.pipeline.searching import SEARCH_AFTER, run_search, search_settings, work_on_search
 from promptopt.pipeline.weights import export_settings, finetune_settings, run_export, run_finetune
 from promptopt.rundir import RunDir, Stage, write_json
 
@@ -37,7 +38,7 @@ class StagePlan:
 ROAD = (
     StagePlan("data", (), data_settings, run_data),
     StagePlan("base", (), base_settings, run_base),
-    StagePlan("search", ("data", "base"), search_settings, run_search),
+    StagePlan("search", SEARCH_AFTER, search_settings, run_search),
     StagePlan("distill", ("search",), distill_settings, run_distill),
     StagePlan("finetune", ("distill", "base"), finetune_settings, run_finetune),
     StagePlan("export", ("finetune",), export_settings, run_export),
@@ -46,6 +47,7 @@ ROAD = (
 )
 WEIGHTS_STAGES = ("distill", "finetune", "export")
 RUN_WITHOUT_ASKING = ("data", "base")
+_LOCK_ATTEMPTS = 600
 
 
 def run_experiment(config: ExperimentConfig, progress: Progress | None = None, only: str | None = None) -> Path:
@@ -73,6 +75,41 @@ def run_experiment(config: ExperimentConfig, progress: Progress | None = None, o
         if "report" in context.stages:
             show_report(context)
     return run.path
+
+
+def run_worker(config: ExperimentConfig, progress: Progress | None = None) -> int:
+    """Work on the study that `run_experiment` with the same file began, here or elsewhere; return how many trials.
+
+    What `data` and `base` have left in the run's folder is used; what they have not is made. The rest of the folder
+    belongs to the process that began the study, and is left alone.
+
+    Raises:
+        ConfigError: the experiment has no storage to join.
+        StageError: there is no such study in it.
+    """
+    if config.search.storage is None:
+        raise ConfigError("A worker needs the study's storage: --storage postgresql+psycopg://user@host/database.")
+    run = RunDir(Path(config.run_dir) if config.run_dir else Path("runs") / config.name)
+    context = RunContext(config, run, progress or Silent())
+    for plan in ROAD:
+        if plan.name in SEARCH_AFTER:
+            _prepare_for_work(context, plan)
+    return work_on_search(context)
+
+
+def _prepare_for_work(context: RunContext, plan: StagePlan) -> None:
+    for attempt in range(_LOCK_ATTEMPTS):
+        if context.take(plan.name, plan.settings(context), plan.after):
+            return
+        try:
+            with context.run.lock():
+                _pass(context, plan, None)
+                return
+        except ConfigError:
+            # The process that leads the study is at this very stage; it holds the folder until the road's end.
+            if attempt == _LOCK_ATTEMPTS - 1:
+                raise
+            time.sleep(1.0)
 
 
 def _road(context: RunContext, only: str | None) -> list[StagePlan]:

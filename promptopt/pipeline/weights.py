@@ -1,5 +1,6 @@
 """The weights stages: `finetune` and `export`. The only place, with evaluate's parity check, where both wings meet."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from promptopt.errors import StageError
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import read_split
 from promptopt.pipeline.prompts import student_of
+from promptopt.pipeline.searching import trained_folder, tuned_winner
 from promptopt.records import (
     ChatMessage,
     DataRow,
@@ -46,6 +48,10 @@ def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         context.progress.step(point.step, total_steps, ", ".join(parts))
 
     context.close_lms()
+    winner = tuned_winner(context)
+    if winner is not None:
+        result = _take_trained(trained_folder(context, winner) / "finetune", stage.path)
+        return {"best_eval_loss": result.best_eval_loss, "steps": result.steps, "trial": winner.weights_of}
     distilled = context.stages["distill"].path
     result = finetune(
         distilled / "train.jsonl",
@@ -57,6 +63,15 @@ def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         on_progress,
     )
     return {"best_eval_loss": result.best_eval_loss, "steps": result.steps}
+
+
+def _take_trained(trained: Path, target: Path) -> FinetuneResult:
+    """Copy the weights that the study trained; `result.json` comes last and says that they are whole."""
+    result = read_json(trained / "result.json", FinetuneResult)
+    shutil.rmtree(target / result.lora_dir, ignore_errors=True)
+    shutil.copytree(trained / result.lora_dir, target / result.lora_dir)
+    write_json(target / "result.json", result)
+    return result
 
 
 def export_settings(context: RunContext) -> JsonValue:
@@ -138,7 +153,7 @@ def prompts_of(context: RunContext, rows: Sequence[DataRow]) -> list[tuple[ChatM
         tuple(
             ChatMessage.model_validate(message)
             for message in render_messages(
-                student.layout,
+                student.layout_of(name),
                 spec,
                 student.predictors[name].demos,
                 {field: row.fields[field] for field in names if field in row.fields},
