@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
+from search_bench.held_out import answer_two
 from search_bench.sql import SqlMatch, question_to_sql
+from search_bench.two_answers import BothAnswers
 
 from programs.document_qa import answer_from_document
 from programs.meaning import sentence_to_meaning
@@ -63,6 +65,22 @@ class Task:
 _QA = {"document": "context", "question": "question", "answer": "answers.0", "answers": "answers"}
 
 _TASKS = (
+    Task(
+        "facts", answer_from_document, METRICS["answer_f1"],
+        {
+            "source": {"kind": "python", "factory": "search_bench.held_out:facts", "n": 1000, "seed": 7},
+            "fields": {"document": "document", "question": "question", "answer": "answer"},
+            "inputs": ("document", "question"), "group": "document",
+        }, 32, "documents of the starter model's own kind, with names held out of its training",
+    ),
+    Task(
+        "two_facts", answer_two, BothAnswers(),
+        {
+            "source": {"kind": "python", "factory": "search_bench.held_out:two_facts", "n": 1000, "seed": 7},
+            "fields": {name: name for name in ("document", "question_1", "question_2", "answer_1", "answer_2")},
+            "inputs": ("document", "question_1", "question_2"), "group": "document",
+        }, 64, "the same documents with two questions; mean F1 of both answers",
+    ),
     Task(
         "demo", answer_from_document, METRICS["answer_f1"],
         {

@@ -138,7 +138,9 @@ class StudyRunner:
             suggestion = self._suggest(trial, slot)
             candidate, weights = self._prepare(trial, slot, suggestion)
             result = self._score(trial, slot, candidate, weights)
-            self._note(trial, candidate, weights, result)
+            self._note(trial, candidate, result)
+            if self.tuner is not None:
+                self.tuner.release(weights)
         except (ContextLengthError, PromptRefusedError, TrainingError, DataError) as error:
             # The trial does not fit this model or these rows: its own fault. The untouched program's is the user's, and
             # rows that frozen trials cannot use are everyone's.
@@ -220,7 +222,7 @@ class StudyRunner:
             return TrialResult(value, mean, True, records)
         return self.objective.run(trial, candidate, weights, self._examples_shown(slot), self.throughput)
 
-    def _note(self, trial: optuna.Trial, candidate: Candidate, weights: Weights, result: TrialResult) -> None:
+    def _note(self, trial: optuna.Trial, candidate: Candidate, result: TrialResult) -> None:
         """Keep with the trial what the report needs of it, and what it costs."""
         records = result.records
         slot = trial.user_attrs.get("weights_of")

@@ -117,11 +117,15 @@ def search(
                 if runner.artifacts is not None:
                     runner.artifacts.keep_pools(runner.study, pools)
                 fill_slots(runner.study, runner.plan.trials)
-                runner.run()
+                try:
+                    runner.run()
+                finally:
+                    # Also after Ctrl-C: what is finished can be read.
+                    if folder:
+                        write_jsonl(folder / "trials.jsonl", runner.records())
                 before = runner
         result = _result(runner, pools)
         if folder:
-            write_jsonl(folder / "trials.jsonl", list(result.trials))
             result.best.save(folder / "candidate.json")
             write_json(folder / IMPORTANCES, _importances(runner.study))
             if result.tuned is not None:

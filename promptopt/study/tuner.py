@@ -22,7 +22,7 @@ from promptopt.config.recipe import TrainingRecipe
 from promptopt.distill.dataset import distilled_rows
 from promptopt.distill.rollouts import Rollout, candidate_rollouts, gold_rollouts
 from promptopt.distill.student import student_candidate
-from promptopt.errors import ConfigError
+from promptopt.errors import ConfigError, LMError
 from promptopt.evaluation.evaluate import evaluate_rows
 from promptopt.evaluation.throughput import Throughput
 from promptopt.records import ExampleRecord, FinetuneResult, LossPoint, Record
@@ -92,6 +92,7 @@ class Tuner:
         self._folder = folder
         self._seed = seed
         self._rollouts: dict[str, list[Rollout]] = {}
+        self._unused: list[Weights] = []
 
     @cached_property
     def _resident(self) -> "ResidentBase":
@@ -122,6 +123,19 @@ class Tuner:
         """Return the base with the LoRA weights of the trial at `slot`."""
         return self._on_base(self.folder(slot) / LORA_GGUF, trained.lora_sha256)
 
+    def release(self, weights: Weights) -> None:
+        """Unload LoRA weights that are not needed now; those that still answer rows begun in vain go next time."""
+        if weights.key:
+            self._unused.append(weights)
+        busy = []
+        for unused in self._unused:
+            lm: Any = unused.lm
+            try:
+                lm.chat.free_lora(lm.lora)
+            except LMError:
+                busy.append(unused)
+        self._unused = busy
+
     def train(
         self,
         trial: optuna.Trial,
@@ -150,6 +164,9 @@ class Tuner:
         student = self.student(candidate, recipe)
         rows = self._write_rows(folder, student, recipe, teacher)
         trial.set_user_attr(TRAINING, True)
+        if not (folder / "finetune").exists():
+            # A dead worker's rungs came with its trial; its checkpoints did not.
+            trial.set_user_attr(RUNGS, [])
         halting = _Halting(self, trial, student, folder)
         result = finetune(
             folder / "train.jsonl",
@@ -165,7 +182,7 @@ class Tuner:
         made = convert_lora(folder / "finetune" / result.lora_dir, self._training.base_dir, folder / LORA_GGUF)
         trained = TrainedWeights(
             candidate=student, recipe=recipe, lora_sha256=made.sha256, train_rows=rows, steps=result.steps,
-            best_eval_loss=result.best_eval_loss, stopped=halting.stopped,
+            best_eval_loss=result.best_eval_loss, stopped=halting.ended(result),
         )  # fmt: skip
         write_json(folder / "trained.json", trained)
         trial.set_user_attr(TRAINING, False)
@@ -177,8 +194,12 @@ class Tuner:
         """Return the records of the rung's rows under the weights in `lora`; those already measured are read."""
         rows = self._objective.rows[: self._halving.rows]
         store = self.folder(slot) / "rungs" / f"{step}.jsonl"
-        evaluator = self._objective.evaluator(student, self._on_base(lora, key))
-        return evaluate_rows(evaluator, rows, store, parallel=self._objective.parallel)
+        weights = self._on_base(lora, key)
+        records = evaluate_rows(
+            self._objective.evaluator(student, weights), rows, store, parallel=self._objective.parallel
+        )
+        self.release(weights)
+        return records
 
     @property
     def base_dir(self) -> Path:
@@ -232,7 +253,13 @@ class _Halting:
         self._trial = trial
         self._student = student
         self._folder = folder
-        self.stopped = False
+        self._stopped = False
+
+    def ended(self, result: FinetuneResult) -> bool:
+        """Return whether the training was stopped at a rung; also where a kill came between the stop and this."""
+        noted = self._trial.user_attrs.get(RUNGS, [])
+        at_rung = bool(noted) and noted[-1][2] == result.steps and result.stopped_early
+        return self._stopped or (at_rung and self._trial.should_prune())
 
     def judge(self, point: "RungPoint") -> bool:
         """Return whether training stops at this checkpoint."""
@@ -243,8 +270,8 @@ class _Halting:
                 return False
             noted.append([self._score(point), point.eval_loss, point.step])
             self._trial.set_user_attr(RUNGS, noted)
-        self.stopped = self._trial.should_prune()
-        return self.stopped
+        self._stopped = self._trial.should_prune()
+        return self._stopped
 
     def _score(self, point: "RungPoint") -> float:
         from promptopt.export.lora_gguf import convert_lora

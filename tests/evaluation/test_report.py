@@ -119,8 +119,9 @@ def test_the_whole_report() -> None:
     ]  # fmt: skip
     for wanted in (
         "| base \\| plain | 0.500 | 0.450 to 0.550 | 0 of 100 | 312 | 83 |",
-        "| 7 | 0.710 | 64 | complete | query\\_position=after \\| 2 demos |",
-        "40 trials on up to 64 val examples: 20 ran to the end, 20 were raced out, 0 failed. Trial 7 won.",
+        "| 7 | 0.710 | 64 | complete | frozen |  | query\\_position=after \\| 2 demos |",
+        "40 trials on up to 64 val examples: 20 ran to the end, 20 were raced out, 0 failed. Trial 7 won on frozen "
+        "weights.",
         "| `bars` | `a\\|b`, `` ` `` |",
         "| `model-q8_0.gguf` | q8_0 | 12.3 MB | `abababababab` |",
         "| q8_0 | 20 of 20 | 7 of 8 | 23.5 of 24 |",

@@ -17,8 +17,8 @@ from promptopt.pipeline.run import run_experiment
 from promptopt.rundir import read_json
 
 REPOSITORY = Path(__file__).parents[2]
-KILLS = (("search", 1.0), ("search", 2.5), ("finetune", 4.0), ("export", 0.5), ("evaluate", 1.5))
-"""Stage and seconds into it: moments that hit loading, working and writing."""
+KILLS = (("search", 1.0), ("search", 2.5), ("search", 6.0), ("search", 12.0), ("export", 0.5), ("evaluate", 1.5))
+"""Stage and seconds into it: moments that hit loading, scoring, training and writing."""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_killed_in_every_stage_it_ends_as_the_unbroken_run(experiment: Path, tmp
 
     config = load_experiment(experiment).model_copy(update={"run_dir": str(whole_run)})
     run_experiment(config)
-    for name in ("search/trials.jsonl", "search/candidate.json", "distill/train.jsonl"):
+    for name in ("search/trials.jsonl", "search/candidate.json", "search/tuned.json", "distill/train.jsonl"):
         assert (killed_run / name).read_text() == (whole_run / name).read_text(), name
     assert _losses(killed_run) == _losses(whole_run)
     killed, whole = (_answers(run) for run in (killed_run, whole_run))

@@ -72,7 +72,7 @@ from promptopt.study.search import search, work
 from tests.study import test_workers as t
 role, url, folder, name = sys.argv[1:]
 run = search if role == "lead" else work
-run(t.task(0.02), t.config(url), 0, Path(folder), study_name=name)
+run(t.task(0.04), t.config(url), 0, Path(folder), study_name=name)
 """
 
 
@@ -105,7 +105,7 @@ def test_four_workers_of_which_one_is_killed_finish_every_trial_once(database: s
     with watched(database, "four", join=True) as study:
         wait_for(lambda: len(study.get_trials(deepcopy=False)) == TRIALS)
         workers = [start("work", database, tmp_path / f"worker{number}", "four") for number in range(3)]
-        held = hold_in_a_trial(study, workers[0])
+        held = hold_in_a_trial(study, workers[0], tmp_path / "worker0")
         workers[0].send_signal(signal.SIGKILL)
         assert lead.wait(timeout=180) == 0
         assert [worker.wait(timeout=60) for worker in workers[1:]] == [0, 0]
@@ -125,23 +125,25 @@ def test_four_workers_of_which_one_is_killed_finish_every_trial_once(database: s
     assert len({path.parts[-3] for path in evaluated}) == 4, "every worker has worked"
 
 
-def hold_in_a_trial(study: optuna.Study, worker: subprocess.Popen[bytes]) -> int:
+def hold_in_a_trial(study: optuna.Study, worker: subprocess.Popen[bytes], folder: Path) -> int:
     """Stop `worker` in the middle of a trial; return which one it was."""
 
-    def progress() -> dict[int, int]:
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return {trial.number: len(trial.intermediate_values) for trial in running}
+    def asked() -> str:
+        """Return the beginning of the key of the candidate the worker has scored four to ten examples of."""
+        for path in folder.glob("evaluations/*.jsonl"):
+            if 4 <= len(path.read_bytes().splitlines()) <= 10:
+                return path.stem
+        return ""
 
     while True:
-        wait_for(lambda: len(progress()) == 4 and min(progress().values()) > 0)
+        wait_for(asked)
         worker.send_signal(signal.SIGSTOP)
-        before = progress()
-        time.sleep(1.0)
-        after = progress()
-        stuck = [number for number, seen in before.items() if after.get(number) == seen]
-        if len(stuck) == 1:
-            return stuck[0]
-        # It was between two trials, or others stood still too.
+        key = asked()
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        held = [trial.number for trial in running if key and trial.user_attrs["asked"]["candidate"].startswith(key)]
+        if len(held) == 1:
+            return held[0]
+        # It was done with it in the meantime, or another worker tries the same.
         worker.send_signal(signal.SIGCONT)
 
 
