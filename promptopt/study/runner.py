@@ -71,7 +71,7 @@ class StudyRunner:
         alone: whether no other process works on the study, so that a running trial is one that a kill left.
         tuner: None where no weights are trained.
         artifacts: where candidates and weights go for other workers; None where one process works alone.
-        on_trial: called after every trial of this runner.
+        on_trials: called with all finished trials after every trial of this runner.
     """
 
     study: optuna.Study
@@ -85,7 +85,7 @@ class StudyRunner:
     artifacts: Artifacts | None = None
     alone: bool = True
     on_progress: Callable[[SearchProgress], None] | None = None
-    on_trial: Callable[[], None] | None = None
+    on_trials: Callable[[list[TrialRecord]], None] | None = None
     throughput: Throughput = field(default_factory=Throughput)
     _earlier: list[TrialRecord] = field(default_factory=list)
 
@@ -96,9 +96,14 @@ class StudyRunner:
             with heartbeat(self.study, trial):
                 self._run_trial(trial)
             done += 1
-            if self.on_trial:
-                self.on_trial()
+            self._tell()
+        # Other workers may have finished the last ones.
+        self._tell()
         return done
+
+    def _tell(self) -> None:
+        if self.on_trials:
+            self.on_trials(self.records())
 
     def records(self) -> list[TrialRecord]:
         """Return the finished trials, in order of their slots."""

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import optuna
@@ -117,12 +118,9 @@ def search(
                 if runner.artifacts is not None:
                     runner.artifacts.keep_pools(runner.study, pools)
                 fill_slots(runner.study, runner.plan.trials)
-                try:
-                    runner.run()
-                finally:
-                    # Also after Ctrl-C: what is finished can be read.
-                    if folder:
-                        write_jsonl(folder / "trials.jsonl", runner.records())
+                if folder:
+                    runner.on_trials = partial(write_jsonl, folder / "trials.jsonl")
+                runner.run()
                 before = runner
         result = _result(runner, pools)
         if folder:

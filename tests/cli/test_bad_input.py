@@ -123,6 +123,33 @@ def test_a_gguf_alone_is_not_trained(folder: Path, capsys: pytest.CaptureFixture
     assert "hf_dir" in message
 
 
+def test_a_worker_needs_a_storage_that_can_be_opened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _write(folder)
+    assert "A worker needs the study's storage: --storage" in _fails(capsys, "worker", path)
+    nobody = "postgresql://me:secret@127.0.0.1:1/none"
+    message = _fails(capsys, "worker", path, "--storage", nobody)
+    assert "127.0.0.1:1/none cannot be opened" in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ({"weights": {"recipe": {"learning_rat": [1e-3]}}}, "weights.recipe.learning_rat is no recipe parameter"),
+        ({"weights": {"recipe": {"rank": []}}}, "weights.recipe.rank has no values"),
+        ({"weights": {"recipe": {"learning_rate": {"low": 1e-2, "high": 1e-1}}}}, "outside search.weights.recipe"),
+        ({"fixed": {"layout.query": "after"}}, "search.fixed names 'layout.query'"),
+        ({"constraints": {"prompt_tokens": 1}}, "No trial meets search.constraints"),
+    ],
+)
+def test_a_bad_space_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], search: dict[str, object], said: str
+) -> None:
+    own: dict[str, object] = EXPERIMENT["search"]  # type: ignore[assignment]
+    changed = {**own, **search} if "weights" in search else {**own, "weights": None, **search}
+    assert said in _fails(capsys, "search", _write(folder, search=changed))
+
+
 def test_validate_lists_every_problem_of_every_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = _write(folder)
     (folder / "wrong.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "metric": "nope", "model": {"kind": "starter"}}))
