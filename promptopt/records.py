@@ -121,7 +121,7 @@ class TrialRecord(Record):
         feasible: whether it meets `search.constraints`; unmet: those it does not, with how far it is beyond.
         serving_tokens: tokens per example that cannot be shared with other examples: prompts without their common
             beginning, and answers. None where that was not measured.
-        train_rows, train_steps: rows and steps of its own training.
+        train_rows, train_steps: rows and steps of its own training; lora_sha256: of the LoRA GGUF it was scored with.
     """
 
     number: int
@@ -142,6 +142,7 @@ class TrialRecord(Record):
     unmet: dict[str, float] = Field(default_factory=dict)
     train_rows: int = 0
     train_steps: int = 0
+    lora_sha256: str = ""
     error: str = ""
 
 

@@ -18,6 +18,10 @@ SEARCHABLE = (
 """Recipe parameters that a study may search; the others (how the base is held, lengths, patience) are facts."""
 
 
+_WHOLE = frozenset(name for name in SEARCHABLE if TrainingRecipe.model_fields.get(name, None) is not None
+                   and TrainingRecipe.model_fields[name].annotation in (int, int | None))  # fmt: skip
+
+
 class NumberRange(ConfigModel):
     """A range of numbers, both ends included; whole numbers where both ends are."""
 
@@ -114,6 +118,11 @@ def check_searched(name: str, searched: Searched) -> None:
     """
     if name not in SEARCHABLE:
         raise ValueError(f"weights.recipe.{name} is no recipe parameter; allowed: {', '.join(SEARCHABLE)}")
+    if isinstance(searched, NumberRange) and not searched.whole and name in _WHOLE:
+        raise ValueError(
+            f"weights.recipe.{name} takes whole numbers; the range is {searched.low} to {searched.high}. Write both "
+            "ends without a decimal point"
+        )
     values = (searched.low, searched.high) if isinstance(searched, NumberRange) else searched
     if not values:
         raise ValueError(f"weights.recipe.{name} has no values; name at least one")

@@ -14,10 +14,14 @@ from promptopt.pipeline.searching import best_candidate, trained_folder, tuned_w
 from promptopt.records import DataRow, TrainingRow
 from promptopt.rundir import Stage, read_jsonl, write_jsonl
 
+_OF_THE_RECIPE = ("student_instructions", "student_demos", "student_reasoning", "row_share", "min_score")
+
 
 def distill_settings(context: RunContext) -> JsonValue:
     """Return what the stage `distill` depends on."""
-    return context.config.distill.model_dump(mode="json")
+    recipe = context.config.finetune
+    seen = {name: getattr(recipe, name) for name in _OF_THE_RECIPE}
+    return {"distill": context.config.distill.model_dump(mode="json"), "student": seen}
 
 
 def run_distill(context: RunContext, stage: Stage) -> dict[str, JsonValue]:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
+from promptopt.config.redact import without_passwords
+
 PACKAGES = (
     "promptopt", "dspy", "optuna", "llama-cpp-python", "torch", "transformers", "peft", "trl", "bitsandbytes", "gguf",
 )  # fmt: skip
@@ -44,8 +46,8 @@ def hardware() -> str:
 
 
 def command_line() -> list[str]:
-    """Return the arguments the process was started with, the program's folder left out."""
-    return [sys.argv[0].rsplit("/", 1)[-1], *sys.argv[1:]]
+    """Return the arguments the process was started with, the program's folder and passwords left out."""
+    return [sys.argv[0].rsplit("/", 1)[-1], *map(without_passwords, sys.argv[1:])]
 
 
 def _cpu_model() -> str:

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from promptopt.config.experiment import ExperimentConfig
+from promptopt.config.redact import without_passwords
 from promptopt.errors import ConfigError, StageError
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.judgement import evaluate_settings, run_evaluate
@@ -15,9 +17,16 @@ from promptopt.pipeline.prepare import base_settings, data_settings, run_base, r
 from promptopt.pipeline.progress import Progress, Silent
 from promptopt.pipeline.prompts import distill_settings, run_distill
 from promptopt.pipeline.reporting import report_settings, run_report, show_report
-from promptopt.pipeline.searching import SEARCH_AFTER, run_search, search_settings, work_on_search
+from promptopt.pipeline.searching import (
+    SEARCH_AFTER,
+    run_search,
+    search_settings,
+    searches_weights,
+    tuned_winner,
+    work_on_search,
+)
 from promptopt.pipeline.weights import export_settings, finetune_settings, run_export, run_finetune
-from promptopt.rundir import RunDir, Stage, write_json
+from promptopt.rundir import RunDir, Stage, write_text
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,11 @@ def run_experiment(config: ExperimentConfig, progress: Progress | None = None, o
     context = RunContext(config, run, progress or Silent())
     road = _road(context, only)
     with run.lock():
-        write_json(run.path / "experiment.json", config)
+        write_text(run.path / "experiment.json", without_passwords(config.model_dump_json(indent=2)) + "\n")
         for plan in road:
+            if plan.name in WEIGHTS_STAGES and _nothing_was_tuned(context):
+                context.progress.stage(plan.name, "left out: no tuned trial of the study could win")
+                continue
             _pass(context, plan, only)
             if plan.name == only:
                 break
@@ -101,15 +113,17 @@ def _prepare_for_work(context: RunContext, plan: StagePlan) -> None:
     for attempt in range(_LOCK_ATTEMPTS):
         if context.take(plan.name, plan.settings(context), plan.after):
             return
-        try:
-            with context.run.lock():
-                _pass(context, plan, None)
-                return
-        except ConfigError:
-            # The process that leads the study is at this very stage; it holds the folder until the road's end.
-            if attempt == _LOCK_ATTEMPTS - 1:
-                raise
-            time.sleep(1.0)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(context.run.lock())
+            except ConfigError:
+                # The process that leads the study is at this very stage; it holds the folder until the road's end.
+                if attempt == _LOCK_ATTEMPTS - 1:
+                    raise
+                time.sleep(1.0)
+                continue
+            _pass(context, plan, None)
+            return
 
 
 def _road(context: RunContext, only: str | None) -> list[StagePlan]:
@@ -122,6 +136,11 @@ def _road(context: RunContext, only: str | None) -> list[StagePlan]:
         )
     context.progress.say("The model is a GGUF alone: its prompt is searched and measured, its weights are not tuned.")
     return [plan for plan in ROAD if plan.name not in WEIGHTS_STAGES]
+
+
+def _nothing_was_tuned(context: RunContext) -> bool:
+    """Say whether the study searched weights, and every training was stopped or broke a constraint."""
+    return searches_weights(context) and context.stages["search"].complete and tuned_winner(context) is None
 
 
 def _pass(context: RunContext, plan: StagePlan, only: str | None) -> None:

@@ -59,8 +59,9 @@ def run_search(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
 def work_on_search(context: RunContext) -> int:
     """Join the study of this experiment in its storage; return how many trials were run here."""
     config = context.config
-    folder = context.run.path / "workers" / f"{socket.gethostname()}-{os.getpid()}"
     name = study_name(context.key(search_settings(context), SEARCH_AFTER))
+    # By study: in a container host and process are the same every time, and files of another study must not be met.
+    folder = context.run.path / "workers" / name / f"{socket.gethostname()}-{os.getpid()}"
     return work(search_task(context), config.search, config.seed, folder, search_shown(context), study_name=name)
 
 

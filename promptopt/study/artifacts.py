@@ -28,12 +28,17 @@ class Artifacts:
     def __init__(self, where: str | Path) -> None:
         self._store = _store(str(where))
 
-    def keep(self, study: optuna.Study, trial: optuna.Trial, folder: Path) -> None:
-        """Upload the trial's files; those that an earlier attempt uploaded are not sent again."""
+    def keep(self, study: optuna.Study, trial: optuna.Trial, folder: Path, key: str) -> None:
+        """Upload the trial's files; those that an earlier attempt uploaded are not sent again.
+
+        Args:
+            key: sha256 of the LoRA GGUF. A trial that another worker died over brings that one's list of files, and
+                the same training on another machine gives other weights: files of one training carry one key.
+        """
         known = {meta.filename for meta in _metas(trial, study)}
         for name in KEPT_FILES:
-            if _flat(name) not in known:
-                self.put(study, trial, folder / name, _flat(name))
+            if _flat(name, key) not in known:
+                self.put(study, trial, folder / name, _flat(name, key))
 
     def keep_pools(self, study: optuna.Study, pools: Pools) -> None:
         """Upload the pools of `study`, unless they are there."""
@@ -62,10 +67,17 @@ class Artifacts:
             shutil.copyfile(path, copy)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                optuna.artifacts.upload_artifact(artifact_store=self._store, file_path=str(copy), study_or_trial=owner)
+                try:
+                    optuna.artifacts.upload_artifact(
+                        artifact_store=self._store, file_path=str(copy), study_or_trial=owner
+                    )
+                except (optuna.exceptions.OptunaError, StageError):
+                    raise
+                except Exception as error:
+                    raise StageError(_broken(name, "written", error)) from error
 
-    def fetch(self, study: optuna.Study, slot: int, folder: Path) -> None:
-        """Download the files of the trial at `slot` into `folder`.
+    def fetch(self, study: optuna.Study, slot: int, folder: Path, key: str) -> None:
+        """Download the files that the training with this key at `slot` left, into `folder`.
 
         Raises:
             StageError: a file is missing, because its worker wrote into another store.
@@ -76,14 +88,14 @@ class Artifacts:
             if slot_of(trial) == slot
             for meta in _metas(trial, study)
         }
-        missing = [name for name in KEPT_FILES if _flat(name) not in metas]
+        missing = [name for name in KEPT_FILES if _flat(name, key) not in metas]
         if missing:
             raise StageError(
                 f"The artifact store lacks {missing} of trial {slot}. All workers need the same search.artifacts."
             )
         # The record comes last: it says that the other files are whole.
         for name in sorted(KEPT_FILES, key=lambda name: name == "trained.json"):
-            self.get(metas[_flat(name)].artifact_id, folder / name)
+            self.get(metas[_flat(name, key)].artifact_id, folder / name)
 
     def get(self, artifact_id: str, target: Path) -> None:
         """Download one file."""
@@ -97,7 +109,17 @@ class Artifacts:
             raise StageError(
                 f"The artifact store lacks {target.name}. All workers need the same search.artifacts."
             ) from error
+        except Exception as error:
+            raise StageError(_broken(target.name, "read", error)) from error
         temporary.replace(target)
+
+
+def _broken(name: str, what: str, error: Exception) -> str:
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (
+        f"The artifact {name} cannot be {what}: {said} Check search.artifacts: the folder and its permissions, or the "
+        "bucket and the credentials in the environment."
+    )
 
 
 def _metas(trial: Any, study: optuna.Study) -> list[Any]:
@@ -106,8 +128,8 @@ def _metas(trial: Any, study: optuna.Study) -> list[Any]:
         return list(optuna.artifacts.get_all_artifact_meta(trial, storage=study._storage))
 
 
-def _flat(name: str) -> str:
-    return name.replace("/", "__")
+def _flat(name: str, key: str) -> str:
+    return f"{key[:16]}__{name.replace('/', '__')}"
 
 
 def _store(where: str) -> Any:

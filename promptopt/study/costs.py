@@ -115,10 +115,16 @@ def _kv_bytes(model: Path) -> float:
     """Return what keys and values of one token take: f16, all layers."""
     info: Mapping[str, Any] = read_gguf(model).metadata
     kind = info.get("general.architecture")
-    layers, heads = info.get(f"{kind}.block_count", 0), info.get(f"{kind}.attention.head_count", 1)
-    kv_heads = info.get(f"{kind}.attention.head_count_kv", heads)
-    width = info.get(f"{kind}.attention.key_length", info.get(f"{kind}.embedding_length", 0) / heads)
-    return float(2 * _F16_BYTES * layers * kv_heads * width)
+    layers = info.get(f"{kind}.block_count", 0)
+    heads = _per_layer(info.get(f"{kind}.attention.head_count", 1), layers)
+    kv_heads = _per_layer(info.get(f"{kind}.attention.head_count_kv", heads), layers)
+    width = info.get(f"{kind}.attention.key_length", info.get(f"{kind}.embedding_length", 0) / max([1, *heads]))
+    return float(2 * _F16_BYTES * sum(kv_heads) * width)
+
+
+def _per_layer(heads: Any, layers: int) -> list[float]:
+    """Return heads per layer: hybrid models list them, others say one number for all."""
+    return [float(n) for n in heads] if isinstance(heads, list | tuple) else [float(heads)] * layers
 
 
 def pareto_front(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

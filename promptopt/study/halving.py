@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from promptopt.config.joint import HalvingConfig
+from promptopt.study.storage import slot_of
 
 TRAINING = "training"
 """Trial attribute: whether the trial is in its training, so that it is judged by rungs and not by examples."""
@@ -52,11 +53,12 @@ class StudyPruner(optuna.pruners.BasePruner):
         if not self._halving.enabled or not mine:
             return False
         here = len(mine) - 1
-        # A trial that a dead worker left is the same training as the one that does it again: it is no rival of itself.
-        slot = trial.user_attrs.get("slot")
-        others = [
-            rungs_of(other)[here]
+        # A trial that a dead worker left is the same training as the one that does it again: one rival, and none of
+        # itself.
+        slot = slot_of(trial)
+        others = {
+            slot_of(other): rungs_of(other)[here]
             for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number and other.user_attrs.get("slot") != slot and len(rungs_of(other)) > here
-        ]
-        return not goes_on(mine[here], others, self._halving.keep)
+            if slot_of(other) != slot and len(rungs_of(other)) > here
+        }
+        return not goes_on(mine[here], list(others.values()), self._halving.keep)

@@ -79,7 +79,7 @@ class CandidateObjective:
         """Return the result of `candidate` as `trial`; a broken system raises."""
         name = "-".join([candidate.key()[:24], *([weights.key[:16]] if weights.key else [])])
         store = self.store / f"{name}.jsonl" if self.store else None
-        # A look that a killed process had passed is not taken again: the best trial may be another by now.
+        # Looks before the last that a killed process had taken are not taken again; that one may lack its verdict.
         passed = len(trial.user_attrs.get(SCORES, []))
         records: list[ExampleRecord] = []
         # Up to the next look nothing can stop the trial: so far rows may run ahead without being wasted.
@@ -97,7 +97,7 @@ class CandidateObjective:
             for record in running:
                 records.append(record)
                 seen = len(records)
-                if not passed < seen < len(self.rows) or not is_look(self.racing, seen):
+                if not passed <= seen < len(self.rows) or not is_look(self.racing, seen):
                     continue
                 _note_scores(trial, records)
                 if trial.should_prune():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dspy
+from pydantic import JsonValue
 
 from promptopt.candidate import Candidate
 from promptopt.config.experiment import DistillConfig, SearchConfig
@@ -15,7 +16,7 @@ from promptopt.evaluation.in_order import checked_parallel
 from promptopt.metrics.base import Metric
 from promptopt.metrics.plain import as_metric
 from promptopt.records import DataRow, TrialRecord
-from promptopt.rundir import RunDir
+from promptopt.rundir import RunDir, hash_inputs
 from promptopt.study.runner import SearchProgress
 from promptopt.study.search import TRIALS_FOLDER, SearchResult, search
 from promptopt.study.task import SearchTask, Training
@@ -130,16 +131,17 @@ def _searched(
     folder: str | Path | None,
     on_progress: Callable[[SearchProgress], None] | None,
 ) -> OptimizeResult:
+    untouched = Candidate.of_program(task.program, settings.start).key()
+    without = {"storage", "artifacts", "heartbeat_s", *(() if task.training else ("weights",))}
+    searched = settings.model_dump(mode="json", exclude=without)
+    inputs: JsonValue = {"search": searched, "seed": seed, "untouched": untouched, **task.identity()}
+    name = f"search-{hash_inputs(inputs)}"
     if folder is None:
-        return _outcome(search(task, settings, seed, None, on_progress), None)
+        return _outcome(search(task, settings, seed, None, on_progress, study_name=name), None)
     run = RunDir(Path(folder))
     with run.lock():
-        untouched = Candidate.of_program(task.program, settings.start).key()
-        without = {"storage", "artifacts", "heartbeat_s", *(() if task.training else ("weights",))}
-        searched = settings.model_dump(mode="json", exclude=without)
-        stage = run.stage("search", {"search": searched, "seed": seed, "untouched": untouched, **task.identity()})
-        result = search(task, settings, seed, stage.path, on_progress, study_name=f"search-{stage.inputs}")
-        return _outcome(result, stage.path)
+        stage = run.stage("search", inputs)
+        return _outcome(search(task, settings, seed, stage.path, on_progress, study_name=name), stage.path)
 
 
 def _outcome(result: SearchResult, folder: Path | None) -> OptimizeResult:

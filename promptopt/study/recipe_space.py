@@ -19,6 +19,7 @@ from promptopt.config.joint import (
     with_parameter,
 )
 from promptopt.config.recipe import TrainingRecipe
+from promptopt.errors import ConfigError
 from promptopt.study.suggesting import Before, suggest_choice, suggest_number
 
 PREFIX = "recipe."
@@ -38,7 +39,11 @@ class RecipeSpace:
 
     @classmethod
     def of_config(cls, weights: WeightsSearch, start: TrainingRecipe, reasoning: bool) -> "RecipeSpace":
-        """Return the space around `start`; a parameter with one value is not searched."""
+        """Return the space around `start`; a parameter with one value is not searched.
+
+        Raises:
+            ConfigError: the start recipe lies outside a range.
+        """
         named = default_recipe_space(start, reasoning) if weights.recipe is None else weights.recipe
         for name, searched in named.items():
             if not isinstance(searched, NumberRange) and len(searched) == 1:
@@ -46,6 +51,11 @@ class RecipeSpace:
         space: dict[str, Searched] = {}
         for name, searched in named.items():
             if isinstance(searched, NumberRange):
+                if parameter_of(start, name) not in searched:
+                    raise ConfigError(
+                        f"The recipe's {name} is {parameter_of(start, name)!r}, outside the range that is searched "
+                        f"around it, {searched.low} to {searched.high}. Change one of them."
+                    )
                 space[name] = searched
             elif len(searched) > 1:
                 space[name] = tuple(dict.fromkeys([parameter_of(start, name), *searched]))

@@ -25,13 +25,16 @@ from promptopt.study.space import FROZEN, TUNED, SearchSpace, Suggestion
 from promptopt.study.storage import (
     ASKED,
     NOTED,
+    TRAINED,
     claim_trial,
+    fill_slots,
     finished,
     heartbeat,
     resume_trial,
     retry_stale,
     seeded_sampler,
     slot_of,
+    tell_trial,
     trial_record,
     unfinished,
 )
@@ -69,6 +72,7 @@ class StudyRunner:
 
     Attributes:
         alone: whether no other process works on the study, so that a running trial is one that a kill left.
+        leads: whether this is the process that began the study.
         tuner: None where no weights are trained.
         artifacts: where candidates and weights go for other workers; None where one process works alone.
         on_trials: called with all finished trials after every trial of this runner.
@@ -84,6 +88,7 @@ class StudyRunner:
     tuner: Tuner | None = None
     artifacts: Artifacts | None = None
     alone: bool = True
+    leads: bool = True
     on_progress: Callable[[SearchProgress], None] | None = None
     on_trials: Callable[[list[TrialRecord]], None] | None = None
     throughput: Throughput = field(default_factory=Throughput)
@@ -115,12 +120,22 @@ class StudyRunner:
                 retry_stale(self.study)
             open_trials = unfinished(self.study)
             if not open_trials:
+                if self.leads and self._more_slots():
+                    continue
                 return None
             found = self._take(open_trials)
             if found is not None:
                 return found
             # Others hold all that can be done now: the phase they finish opens the next.
             time.sleep(_POLL_S)
+
+    def _more_slots(self) -> bool:
+        """Queue what has no trial yet; say if there was any."""
+        if self.alone:
+            return fill_slots(self.study, self.plan.trials, most=1)
+        # A worker may have failed a dead one's trial and be about to queue it again, or have died in between.
+        time.sleep(2 * _POLL_S)
+        return fill_slots(self.study, self.plan.trials)
 
     def _take(self, open_trials: list[FrozenTrial]) -> optuna.Trial | None:
         first = slot_of(open_trials[0])
@@ -142,19 +157,24 @@ class StudyRunner:
         try:
             suggestion = self._suggest(trial, slot)
             candidate, weights = self._prepare(trial, slot, suggestion)
-            result = self._score(trial, slot, candidate, weights)
+            try:
+                result = self._score(trial, slot, candidate, weights)
+            finally:
+                if self.tuner is not None:
+                    self.tuner.release(weights)
             self._note(trial, candidate, result)
-            if self.tuner is not None:
-                self.tuner.release(weights)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            # This worker was silent so long that another does the trial again.
+            return
         except (ContextLengthError, PromptRefusedError, TrainingError, DataError) as error:
             # The trial does not fit this model or these rows: its own fault. The untouched program's is the user's, and
             # rows that frozen trials cannot use are everyone's.
             if slot == 0 or (isinstance(error, DataError) and trial.user_attrs.get(ASKED, {}).get("kind") != TUNED):
                 raise
             trial.set_user_attr("error", str(error))
-            self.study.tell(trial, state=TrialState.FAIL)
+            tell_trial(self.study, trial, None)
             return
-        self.study.tell(trial, result.value)
+        tell_trial(self.study, trial, result.value)
 
     def _suggest(self, trial: optuna.Trial, slot: int) -> Suggestion:
         startup = self.config.sampler_startup
@@ -182,37 +202,41 @@ class StudyRunner:
         earlier = self._earlier
         best = best_tuned(earlier)
         if self.plan.phase(slot) is Phase.AFTER and best is not None:
-            trained = self._fetch(best.number)
+            trained = self.fetch_weights(best)
             trial.set_user_attr("weights_of", best.number)
             return self.tuner.student(suggestion.candidate, trained.recipe), self.tuner.weights(best.number, trained)
         teacher = ranked([record for record in earlier if record.number < self.plan.prompts])
         asked = self._candidate_of(teacher[0]) if teacher else suggestion.candidate
         show = self._training_shown(slot)
         trained = self.tuner.train(trial, slot, asked, suggestion.candidate, suggestion.recipe, show)
-        trial.set_user_attr("weights_of", slot)
-        trial.set_user_attr("train_rows", trained.train_rows)
-        trial.set_user_attr("train_steps", trained.steps)
         if self.artifacts is not None:
-            self.artifacts.keep(self.study, trial, self.tuner.folder(slot))
+            self.artifacts.keep(self.study, trial, self.tuner.folder(slot), trained.lora_sha256)
+        trial.set_user_attr("weights_of", slot)
+        trial.set_user_attr(
+            TRAINED, {"rows": trained.train_rows, "steps": trained.steps, "lora_sha256": trained.lora_sha256}
+        )
         return trained.candidate, self.tuner.weights(slot, trained)
 
-    def _fetch(self, slot: int) -> TrainedWeights:
-        """Return the weights trained at `slot`, fetched from the artifact store if another worker trained them."""
+    def fetch_weights(self, record: TrialRecord) -> TrainedWeights:
+        """Return the weights that the trial `record` trained, brought into this run's folder if another worker did.
+
+        Raises:
+            StageError: they are nowhere.
+        """
         if self.tuner is None:
             raise StageError("This process trains no weights.")
-        if self.tuner.trained(slot) is None and self.artifacts is not None:
-            self.artifacts.fetch(self.study, slot, self.tuner.folder(slot))
+        slot, key = record.number, record.lora_sha256
         trained = self.tuner.trained(slot)
-        if trained is None:
+        if (trained is None or trained.lora_sha256 != key) and self.artifacts is not None:
+            self.tuner.forget(slot)
+            self.artifacts.fetch(self.study, slot, self.tuner.folder(slot), key)
+            trained = self.tuner.trained(slot)
+        if trained is None or trained.lora_sha256 != key:
             raise StageError(
                 f"The weights of trial {slot} are not in {self.tuner.folder(slot)}. With several machines, set "
                 "search.artifacts to a folder that all of them see, or to s3://bucket/prefix."
             )
         return trained
-
-    def fetch_weights(self, slot: int) -> TrainedWeights:
-        """Bring the weights trained at `slot` into this run's folder and return their record."""
-        return self._fetch(slot)
 
     def _candidate_of(self, record: TrialRecord) -> Candidate:
         return self.space.suggest(optuna.trial.FixedTrial(record.params)).candidate  # type: ignore[arg-type]
@@ -272,7 +296,7 @@ class StudyRunner:
     def _later_examples(self, rows: int, records: Sequence[TrialRecord]) -> float:
         """Return how many examples the trials after this one will see, if they are stopped as those so far."""
         seen = [trial.examples for trial in records]
-        left = len(unfinished(self.study)) - 1
+        left = self.plan.trials - len(records) - 1
         return left * (sum(seen) / len(seen) if seen else rows)
 
 

@@ -100,6 +100,7 @@ def search(
         StageError: the study cannot be written, another promptopt wrote it, no trial meets the constraints, or every
             training failed.
     """
+    _check_shared(task, config)
     with ExitStack() as stack:
         if folder is None and task.training is not None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="promptopt-")))
@@ -109,7 +110,7 @@ def search(
         with storage_errors(config.storage or folder):
             for generation in range(config.pools.generations):
                 if before is not None:
-                    best = _candidate(before, _best_frozen(before))
+                    best = _candidate(before, _to_improve(before))
                     pools = next_pools(task, config, seed, folder, pools, best)
                 version = _Version(study_name, generation, join=False)
                 runner = _prepared(task, config, seed, folder, pools, version, stack, on_progress)
@@ -117,7 +118,7 @@ def search(
                     warm_start(runner.study, before.study, runner.space)
                 if runner.artifacts is not None:
                     runner.artifacts.keep_pools(runner.study, pools)
-                fill_slots(runner.study, runner.plan.trials)
+                fill_slots(runner.study, runner.plan.trials, most=1 if runner.alone else None)
                 if folder:
                     runner.on_trials = partial(write_jsonl, folder / "trials.jsonl")
                 runner.run()
@@ -148,6 +149,7 @@ def work(
     """
     if config.storage is None:
         raise ConfigError("A worker needs the study's storage: --storage postgresql://user@host/database.")
+    _check_shared(task, config)
     _check_rows(task, _rows(task, config))
     done = 0
     with ExitStack() as stack, storage_errors(config.storage):
@@ -185,7 +187,8 @@ def _prepared(
     weights = config.weights if task.training is not None else None
     space = SearchSpace.of_config(config, pools, task.training.recipe if task.training and weights else None)
     study = _opened(task, config, version, stack, folder)
-    claim_identity(study, {"space": space.identity(), "pools": pools.key(), "seed": str(seed)})
+    identity = {"space": space.identity(), "pools": pools.key(), "seed": str(seed)}
+    claim_identity(study, identity, join=version.join)
     store = folder / "evaluations" if folder else None
     objective = CandidateObjective(task.program, task.metric, task.inputs, rows, config.racing, store, task.parallel)
     tuner = None
@@ -195,7 +198,7 @@ def _prepared(
     plan = Plan.of_config(config, tuner is not None, prompts_until(config, version.generation))
     return StudyRunner(
         study, plan, space, task, objective, config, seed, tuner, _artifacts(config, folder),
-        alone=config.storage is None, on_progress=on_progress,
+        alone=config.storage is None, leads=not version.join, on_progress=on_progress,
     )  # fmt: skip
 
 
@@ -259,7 +262,7 @@ def _importances(study: optuna.Study) -> dict[str, JsonValue]:
 
 def _winner(runner: StudyRunner, record: TrialRecord) -> TunedWinner:
     slot = record.number if record.weights_of is None else record.weights_of
-    trained = runner.fetch_weights(slot)
+    trained = runner.fetch_weights(next(trial for trial in runner.records() if trial.number == slot))
     asked = _candidate(runner, record)
     student = runner.tuner.student(asked, trained.recipe) if runner.tuner is not None else asked
     return TunedWinner(
@@ -271,6 +274,12 @@ def _candidate(runner: StudyRunner, record: TrialRecord) -> Candidate:
     return runner.space.suggest(optuna.trial.FixedTrial(record.params)).candidate  # type: ignore[arg-type]
 
 
+def _to_improve(runner: StudyRunner) -> TrialRecord:
+    """Return whose failures are reflected on: the best trial, also where none meets the constraints yet."""
+    whole = ranked(runner.records())
+    return next((record for record in whole if record.feasible), whole[0]) if whole else _best_frozen(runner)
+
+
 def _no_winner(records: Sequence[TrialRecord], config: SearchConfig) -> str:
     limits = config.constraints.limits
     if not limits:
@@ -279,6 +288,18 @@ def _no_winner(records: Sequence[TrialRecord], config: SearchConfig) -> str:
     closest = min(whole, key=lambda record: sum(record.unmet.values()), default=None)
     said = f" The closest, trial {closest.number}, is beyond by {closest.unmet}." if closest else ""
     return f"No trial meets search.constraints {limits}.{said} Loosen a limit, or search cheaper layouts."
+
+
+def _check_shared(task: SearchTask, config: SearchConfig) -> None:
+    """Pass if what workers have to share has a place that all of them see."""
+    trains = config.weights is not None and task.training is not None
+    writes = config.pools.generations > 1 or config.pools.proposals > 0
+    if config.storage is not None and config.artifacts is None and (trains or writes):
+        what = "LoRA weights" if trains else "pools that an LM writes"
+        raise ConfigError(
+            f"A study that several machines share has {what} to hand on, and search.artifacts names no place for them. "
+            "Give --artifacts: a folder that all of them see, or s3://bucket/prefix."
+        )
 
 
 def _check_rows(task: SearchTask, rows: Sequence[DataRow]) -> None:

@@ -23,6 +23,11 @@ def check_fixed(fixed: Mapping[str, JsonValue], parameters: Mapping[str, Searche
                 f"search.fixed names {name!r}, which this study does not search.{hint} Searched: "
                 f"{', '.join(sorted(parameters)) or '(nothing)'}."
             )
+        if name == "weights" and value == "frozen":
+            raise ConfigError(
+                "search.fixed.weights is 'frozen', but the study searches weights. To search prompts alone, set "
+                "search.weights: null."
+            )
         allowed = parameters[name]
         # True == 1 in Python, and is another value here.
         inside = value in allowed if isinstance(allowed, NumberRange) else (type(value), value) in _typed(allowed)

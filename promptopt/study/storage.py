@@ -15,6 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import JsonValue
 
+from promptopt.config.redact import without_passwords
 from promptopt.errors import ConfigError, StageError
 from promptopt.records import TrialRecord
 
@@ -27,9 +28,14 @@ STORAGE_VERSION = 1
 SLOT = "slot"
 ASKED = "asked"
 """Trial attribute: kind, candidate and layout of what was tried."""
+TRAINED = "trained"
+"""Trial attribute: rows, steps and LoRA GGUF of the trial's own training."""
+READY = "ready"
+"""Study attribute: that pools, earlier trials and slots are there."""
 NOTED = "noted"
 """Trial attribute: what scoring came to, and its costs. One attribute, because each is a commit."""
 _STALE_AFTER_BEATS = 3
+_READY_S = 600.0
 
 
 def open_study(
@@ -59,7 +65,7 @@ def open_study(
             time.sleep(1.0)
     try:
         if join and storage is not None:
-            return optuna.load_study(storage=storage, study_name=name, pruner=pruner)
+            return _when_ready(optuna.load_study(storage=storage, study_name=name, pruner=pruner))
         return optuna.create_study(
             storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
         )
@@ -105,6 +111,18 @@ def _storage(url: str, heartbeat_s: int | None) -> optuna.storages.RDBStorage:
             ) from error
 
 
+def _when_ready(study: optuna.Study) -> optuna.Study:
+    until = time.monotonic() + _READY_S
+    while READY not in study.user_attrs:
+        if time.monotonic() > until:
+            raise StageError(
+                f"The study {study.study_name!r} was begun and never filled with trials. Start the process that leads "
+                "it again: `promptopt run` or `promptopt search` with the same file and storage."
+            )
+        time.sleep(0.5)
+    return study
+
+
 def _without_password(url: str) -> str:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -115,7 +133,7 @@ def _without_password(url: str) -> str:
         return "(not a database URL)"
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
@@ -143,11 +161,12 @@ def close_study(study: optuna.Study) -> None:
         engine.dispose()
 
 
-def claim_identity(study: optuna.Study, identity: Mapping[str, str]) -> None:
+def claim_identity(study: optuna.Study, identity: Mapping[str, str], *, join: bool = False) -> None:
     """Note what the study's parameters mean, or check that they still mean it.
 
     Args:
         identity: part -> hash, e.g. of the space.
+        join: only check.
 
     Raises:
         StageError: another promptopt wrote the study, or its space changed under it.
@@ -171,6 +190,8 @@ def claim_identity(study: optuna.Study, identity: Mapping[str, str]) -> None:
                 f"{value[:12]} now. A pool or space that has trials must not change: restore pools.json, or give "
                 "another run_dir to start a new study."
             )
+    if join:
+        return
     if version is None:
         study.set_user_attr("promptopt_storage", STORAGE_VERSION)
     for part, value in identity.items():
@@ -178,12 +199,22 @@ def claim_identity(study: optuna.Study, identity: Mapping[str, str]) -> None:
             study.set_user_attr(part, value)
 
 
-def fill_slots(study: optuna.Study, trials: int) -> None:
-    """Queue a trial for every slot that has none; called by the one process that leads the study."""
-    filled = {trial.user_attrs.get(SLOT) for trial in study.get_trials(deepcopy=False)}
-    for slot in range(trials):
-        if slot not in filled:
-            study.enqueue_trial({}, user_attrs={SLOT: slot})
+def fill_slots(study: optuna.Study, trials: int, *, most: int | None = None) -> bool:
+    """Queue a trial for every slot that has none and return whether there were any; for the leading process alone.
+
+    From then on workers may join.
+
+    Args:
+        most: only for so many slots, the first ones: a process that works alone needs one at a time, and waiting
+            trials are read from the database whenever trials are listed.
+    """
+    filled = {trial.user_attrs.get(SLOT) for trial in study.get_trials(deepcopy=False) if not _was_left(trial)}
+    empty = [slot for slot in range(trials) if slot not in filled]
+    for slot in empty[:most]:
+        study.enqueue_trial({}, user_attrs={SLOT: slot})
+    if READY not in study.user_attrs:
+        study.set_user_attr(READY, True)
+    return bool(empty)
 
 
 def slot_of(trial: FrozenTrial | optuna.Trial) -> int:
@@ -216,7 +247,8 @@ def storage_errors(where: Path | str | None) -> Iterator[None]:
         yield
     except optuna.exceptions.StorageInternalError as error:
         raise StageError(
-            f"The study in {where or 'memory'} cannot be written: {error.__cause__ or error}. Finished trials "
+            f"The study in {without_passwords(str(where or 'memory'))} cannot be written: "
+            f"{without_passwords(_first_line(error.__cause__ or error))}. Finished trials "
             "are kept; free some space or mend the storage, and give the same command again."
         ) from error
 
@@ -224,6 +256,9 @@ def storage_errors(where: Path | str | None) -> Iterator[None]:
 def claim_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial | None:
     """Return the waiting `trial` as a running one of this process; None where another was faster."""
     try:
+        if _interval(study) is not None:
+            # Before the claim: a process that dies right after it must leave a sign of life that grows old.
+            study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]
         if study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
             return optuna.Trial(study, trial._trial_id)
     except optuna.exceptions.UpdateFinishedTrialError:
@@ -240,7 +275,7 @@ def resume_trial(study: optuna.Study, trial: FrozenTrial) -> optuna.Trial:
 def heartbeat(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
     """Send signs of life for `trial` meanwhile, where the study has several workers."""
     storage = study._storage
-    interval = getattr(storage, "get_heartbeat_interval", lambda: None)()
+    interval = _interval(study)
     if interval is None:
         yield
         return
@@ -262,6 +297,19 @@ def heartbeat(study: optuna.Study, trial: optuna.Trial) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _interval(study: optuna.Study) -> int | None:
+    return getattr(study._storage, "get_heartbeat_interval", lambda: None)()
+
+
+def tell_trial(study: optuna.Study, trial: optuna.Trial, value: float | None) -> None:
+    """Finish the trial with `value`, or as failed with None; not one that was taken from this process meanwhile."""
+    try:
+        study.tell(trial, value, state=TrialState.FAIL if value is None else None)
+    except ValueError:
+        if not study._storage.get_trial(trial._trial_id).state.is_finished():
+            raise
 
 
 def retry_stale(study: optuna.Study) -> None:
@@ -291,7 +339,7 @@ def _was_left(trial: FrozenTrial) -> bool:
 def trial_record(trial: FrozenTrial) -> TrialRecord:
     """Return a finished trial as the record that `trials.jsonl` holds."""
     own = trial.user_attrs
-    asked, noted = own.get(ASKED, {}), own.get(NOTED, {})
+    asked, noted, trained = own.get(ASKED, {}), own.get(NOTED, {}), own.get(TRAINED, {})
     failed = trial.state is not TrialState.COMPLETE
     layout: dict[str, JsonValue] = asked.get("layout", {})
     unmet = {name: value for name, value in dict(noted.get("constraints", {})).items() if value > 0}
@@ -312,7 +360,8 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         weights_of=own.get("weights_of"),
         feasible=not unmet,
         unmet=unmet,
-        train_rows=int(own.get("train_rows", 0)),
-        train_steps=int(own.get("train_steps", 0)),
+        train_rows=int(trained.get("rows", 0)),
+        train_steps=int(trained.get("steps", 0)),
+        lora_sha256=str(trained.get("lora_sha256", "")),
         error=str(own.get("error", "")),
     )

@@ -74,6 +74,9 @@ class Tuner:
     Args:
         folder: gets one folder per trained trial.
         seed: of every training, so that trials differ by their parameters alone.
+
+    Raises:
+        ConfigError: the LM takes no LoRA weights, or gold answers are to be taught to a chain.
     """
 
     def __init__(
@@ -85,6 +88,17 @@ class Tuner:
         folder: Path,
         seed: int,
     ) -> None:
+        if not hasattr(task.lm, "with_lora"):
+            raise ConfigError(
+                f"Weights are tuned and scored on a local GGUF model; {type(task.lm).__name__} cannot take LoRA "
+                "weights. Use promptopt.LlamaCpp, or set search.weights: null."
+            )
+        predictors = len(task.program.named_predictors())
+        if training.distill.teacher == "gold" and predictors != 1:
+            raise ConfigError(
+                f"distill.teacher `gold` needs a program of one predictor, not of {predictors}: the data does not say "
+                "what the inner ones answer. Use `teacher: candidate`."
+            )
         self._task = task
         self._training = training
         self._objective = objective
@@ -156,6 +170,7 @@ class Tuner:
         """
         done = self.trained(slot)
         if done is not None:
+            self._finish(trial, slot)
             return done
         from promptopt.export.lora_gguf import convert_lora
         from promptopt.finetune.train import finetune
@@ -167,12 +182,13 @@ class Tuner:
         if not (folder / "finetune").exists():
             # A dead worker's rungs came with its trial; its checkpoints did not.
             trial.set_user_attr(RUNGS, [])
-        halting = _Halting(self, trial, student, folder)
+        with_rungs = _with_rungs(recipe, self._halving)
+        halting = _Halting(self, trial, student, folder, with_rungs.epochs * with_rungs.eval_per_epoch)
         result = finetune(
             folder / "train.jsonl",
             folder / "val.jsonl",
             self._training.base_dir,
-            _with_rungs(recipe, self._halving),
+            with_rungs,
             folder / "finetune",
             self._seed,
             _reporter(on_progress),
@@ -185,10 +201,17 @@ class Tuner:
             best_eval_loss=result.best_eval_loss, stopped=halting.ended(result),
         )  # fmt: skip
         write_json(folder / "trained.json", trained)
+        self._finish(trial, slot)
+        return trained
+
+    def forget(self, slot: int) -> None:
+        """Set aside what this process trained at `slot`: another did it again, and that one's weights count."""
+        shutil.rmtree(self.folder(slot), ignore_errors=True)
+
+    def _finish(self, trial: optuna.Trial, slot: int) -> None:
         trial.set_user_attr(TRAINING, False)
         # The weights are published; optimizer states of every trial would fill the disk.
-        shutil.rmtree(folder / "finetune" / "checkpoints", ignore_errors=True)
-        return trained
+        shutil.rmtree(self.folder(slot) / "finetune" / "checkpoints", ignore_errors=True)
 
     def rung_records(self, slot: int, student: Candidate, lora: Path, key: str, step: int) -> list[ExampleRecord]:
         """Return the records of the rung's rows under the weights in `lora`; those already measured are read."""
@@ -213,11 +236,6 @@ class Tuner:
 
     def _on_base(self, lora: Path, key: str) -> Weights:
         lm: Any = self._task.lm
-        if not hasattr(lm, "with_lora"):
-            raise ConfigError(
-                f"Weights are tuned and scored on a local GGUF model; {type(lm).__name__} cannot take LoRA weights. "
-                "Use promptopt.LlamaCpp, or set search.weights: null."
-            )
         return Weights(lm.with_lora(lora), key)
 
     def _write_rows(self, folder: Path, student: Candidate, recipe: TrainingRecipe, teacher: Candidate) -> int:
@@ -248,7 +266,8 @@ class Tuner:
 class _Halting:
     """Judges one training at its rungs."""
 
-    def __init__(self, tuner: Tuner, trial: optuna.Trial, student: Candidate, folder: Path) -> None:
+    def __init__(self, tuner: Tuner, trial: optuna.Trial, student: Candidate, folder: Path, evaluations: float) -> None:
+        self._evaluations = evaluations
         self._tuner = tuner
         self._trial = trial
         self._student = student
@@ -265,7 +284,7 @@ class _Halting:
         """Return whether training stops at this checkpoint."""
         noted: list[list[JsonValue]] = list(self._trial.user_attrs.get(RUNGS, []))
         if all(step != point.step for _, _, step in noted):
-            due = int(point.step / point.total_steps * (self._tuner.halving.rungs + 1))
+            due = rung_at(point.step, point.total_steps, self._evaluations, self._tuner.halving.rungs)
             if point.step >= point.total_steps or due <= len(noted):
                 return False
             noted.append([self._score(point), point.eval_loss, point.step])
@@ -303,10 +322,23 @@ def read_training(folder: Path) -> FinetuneResult:
     return read_json(folder / "finetune" / "result.json", FinetuneResult)
 
 
+def rung_at(step: int, total_steps: int, evaluations: float, rungs: int) -> int:
+    """Return how many rungs, evenly spread over a training, have been reached at an evaluation.
+
+    Evaluations fall on whole steps: a rung counts as reached at the evaluation nearest to it.
+    """
+    half_way_to_the_next = total_steps / evaluations / 2
+    return min(rungs, int((step + half_way_to_the_next) / total_steps * (rungs + 1)))
+
+
 def _with_rungs(recipe: TrainingRecipe, halving: HalvingConfig) -> TrainingRecipe:
-    """Return `recipe` with so many evaluations that each rung falls on one."""
-    needed = math.ceil((halving.rungs + 1) / recipe.epochs) if halving.enabled else 1
-    return recipe.model_copy(update={"eval_per_epoch": max(recipe.eval_per_epoch, needed)})
+    """Return `recipe` with as few evaluations as let each rung, at 1, 2, … of rungs + 1 parts, fall on one."""
+    if not halving.enabled:
+        return recipe
+    parts = halving.rungs + 1
+    needed = parts // math.gcd(int(recipe.epochs), parts) if recipe.epochs.is_integer() else parts
+    # A multiple, so that what the recipe asks for is evaluated too.
+    return recipe.model_copy(update={"eval_per_epoch": needed * math.ceil(recipe.eval_per_epoch / needed)})
 
 
 def _reporter(

@@ -76,6 +76,15 @@ run(t.task(0.04), t.config(url), 0, Path(folder), study_name=name)
 """
 
 
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
 def start(role: str, url: str, folder: Path, name: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", CHILD, role, url, str(folder), name], env={**os.environ})
 
@@ -97,14 +106,18 @@ def wait_for(condition: object, seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_four_workers_of_which_one_is_killed_finish_every_trial_once(database: str, tmp_path: Path) -> None:
+def test_four_workers_of_which_one_is_killed_finish_every_trial_once(
+    database: str, tmp_path: Path, processes: list[subprocess.Popen[bytes]]
+) -> None:
     lead = start("lead", database, tmp_path / "lead", "four")
+    processes.append(lead)
     storage = optuna.storages.RDBStorage(database)
     wait_for(lambda: "four" in optuna.get_all_study_names(storage) or lead.poll() is not None)
     storage.engine.dispose()
     with watched(database, "four", join=True) as study:
         wait_for(lambda: len(study.get_trials(deepcopy=False)) == TRIALS)
         workers = [start("work", database, tmp_path / f"worker{number}", "four") for number in range(3)]
+        processes += workers
         held = hold_in_a_trial(study, workers[0], tmp_path / "worker0")
         workers[0].send_signal(signal.SIGKILL)
         assert lead.wait(timeout=180) == 0
@@ -125,6 +138,10 @@ def test_four_workers_of_which_one_is_killed_finish_every_trial_once(database: s
     assert len({path.parts[-3] for path in evaluated}) == 4, "every worker has worked"
 
 
+def _candidate(trial: optuna.trial.FrozenTrial) -> str:
+    return str(trial.user_attrs.get("asked", {}).get("candidate", ""))
+
+
 def hold_in_a_trial(study: optuna.Study, worker: subprocess.Popen[bytes], folder: Path) -> int:
     """Stop `worker` in the middle of a trial; return which one it was."""
 
@@ -140,7 +157,7 @@ def hold_in_a_trial(study: optuna.Study, worker: subprocess.Popen[bytes], folder
         worker.send_signal(signal.SIGSTOP)
         key = asked()
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        held = [trial.number for trial in running if key and trial.user_attrs["asked"]["candidate"].startswith(key)]
+        held = [trial.number for trial in running if key and _candidate(trial).startswith(key)]
         if len(held) == 1:
             return held[0]
         # It was done with it in the meantime, or another worker tries the same.
@@ -171,7 +188,7 @@ def test_a_worker_with_another_space_is_refused(database: str, tmp_path: Path) -
 def test_what_one_worker_trained_another_can_fetch(database: str, tmp_path: Path) -> None:
     with (
         watched(database, "artifacts", join=False) as study,
-        watched(database, "artifacts", join=True) as again,
+        watched(database, "artifacts", join=False) as again,
     ):
         _keep_and_fetch(study, again, tmp_path)
 
@@ -184,14 +201,18 @@ def _keep_and_fetch(study: optuna.Study, again: optuna.Study, tmp_path: Path) ->
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_bytes(name.encode() * 1000)
     store = Artifacts(tmp_path / "store")
-    store.keep(study, trial, made)
-    store.keep(study, trial, made)
+    store.keep(study, trial, made, "a" * 64)
+    store.keep(study, trial, made, "a" * 64)
     assert len(list((tmp_path / "store").iterdir())) == len(KEPT_FILES)
-    Artifacts(tmp_path / "store").fetch(again, 0, tmp_path / "fetched")
+    # The same training done again elsewhere: other weights under the same trial.
+    for name in KEPT_FILES:
+        (made / name).write_bytes(name.encode() * 999)
+    store.keep(study, trial, made, "b" * 64)
+    Artifacts(tmp_path / "store").fetch(again, 0, tmp_path / "fetched", "b" * 64)
     assert all((tmp_path / "fetched" / name).read_bytes() == (made / name).read_bytes() for name in KEPT_FILES)
     with pytest.raises(StageError, match=r"lacks .* of trial 3"):
-        store.fetch(again, 3, tmp_path / "none")
+        store.fetch(again, 3, tmp_path / "none", "b" * 64)
     with pytest.raises(StageError, match=r"same search\.artifacts"):
-        Artifacts(tmp_path / "empty").fetch(again, 0, tmp_path / "none")
+        Artifacts(tmp_path / "empty").fetch(again, 0, tmp_path / "none", "b" * 64)
     with pytest.raises(ConfigError, match="s3://bucket/prefix"):
         Artifacts("ftp://somewhere")
