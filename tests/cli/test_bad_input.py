@@ -127,7 +127,8 @@ def test_a_worker_needs_a_storage_that_can_be_opened(folder: Path, capsys: pytes
     path = _write(folder)
     assert "A worker needs the study's storage: --storage" in _fails(capsys, "worker", path)
     nobody = "postgresql://me:secret@127.0.0.1:1/none"
-    message = _fails(capsys, "worker", path, "--storage", nobody)
+    assert "Give --artifacts" in _fails(capsys, "worker", path, "--storage", nobody)
+    message = _fails(capsys, "worker", path, "--storage", nobody, "--artifacts", str(folder / "shared"))
     assert "127.0.0.1:1/none cannot be opened" in message
     assert "secret" not in message
 
