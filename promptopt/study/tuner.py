@@ -24,9 +24,8 @@ from promptopt.distill.rollouts import Rollout, candidate_rollouts, gold_rollout
 from promptopt.distill.student import student_candidate
 from promptopt.errors import ConfigError, LMError
 from promptopt.evaluation.evaluate import evaluate_rows
-from promptopt.evaluation.throughput import Throughput
 from promptopt.records import ExampleRecord, FinetuneResult, LossPoint, Record
-from promptopt.rundir import read_json, write_json, write_jsonl
+from promptopt.rundir import read_json, read_jsonl, write_json, write_jsonl
 from promptopt.study.halving import RUNGS, TRAINING
 from promptopt.study.objective import CandidateObjective, Weights
 from promptopt.study.task import SearchTask, Training
@@ -259,7 +258,7 @@ class Tuner:
             else:
                 evaluator = self._objective.evaluator(teacher, Weights(self._task.lm))
                 store = self._folder / f"teacher-{key}.jsonl"
-                self._rollouts[key] = candidate_rollouts(evaluator, rows, store, throughput=Throughput())
+                self._rollouts[key] = candidate_rollouts(evaluator, rows, store)
         return self._rollouts[key]
 
 
@@ -310,16 +309,9 @@ class _Halting:
 
 def stopped_scores(tuner: Tuner, trial: optuna.Trial, slot: int) -> tuple[tuple[ExampleRecord, ...], dict[int, float]]:
     """Return the records and scores (by step of the race) of the last rung of a training that was stopped."""
-    from promptopt.rundir import read_jsonl
-
     _, _, step = trial.user_attrs[RUNGS][-1]
     records = tuple(read_jsonl(tuner.folder(slot) / "rungs" / f"{step}.jsonl", ExampleRecord))
     return records, {number: record.score for number, record in enumerate(records) if record.score is not None}
-
-
-def read_training(folder: Path) -> FinetuneResult:
-    """Return the record of the training in a trial's folder."""
-    return read_json(folder / "finetune" / "result.json", FinetuneResult)
 
 
 def rung_at(step: int, total_steps: int, evaluations: float, rungs: int) -> int:
