@@ -12,7 +12,7 @@ import optuna
 from promptopt.errors import ConfigError, StageError
 from promptopt.pools.pool import Pools
 from promptopt.rundir import read_json, write_json
-from promptopt.study.storage import slot_of
+from promptopt.study.trials import slot_of
 from promptopt.study.tuner import KEPT_FILES
 
 _POOLS = "pools.json"

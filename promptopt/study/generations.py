@@ -21,8 +21,8 @@ from promptopt.pools.reflection import reflect_on_failures
 from promptopt.pools.settings import PoolSettings
 from promptopt.rundir import read_json, write_json
 from promptopt.study.space import SearchSpace
-from promptopt.study.storage import SLOT, finished, slot_of
 from promptopt.study.task import SearchTask
+from promptopt.study.trials import SLOT, finished, slot_of
 
 
 def pools_file(folder: Path, generation: int) -> Path:

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from promptopt.config.joint import HalvingConfig
-from promptopt.study.storage import slot_of
+from promptopt.study.trials import slot_of
 
 TRAINING = "training"
 """Trial attribute: whether the trial is in its training, so that it is judged by rungs and not by examples."""

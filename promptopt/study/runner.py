@@ -21,8 +21,10 @@ from promptopt.study.costs import serving_cost
 from promptopt.study.objective import CandidateObjective, TrialResult, Weights, best_scores
 from promptopt.study.phases import Phase, Plan, best_tuned, ranked
 from promptopt.study.pruning import raced_out_value
+from promptopt.study.sampling import seeded_sampler
 from promptopt.study.space import FROZEN, TUNED, SearchSpace, Suggestion
-from promptopt.study.storage import (
+from promptopt.study.task import SearchTask
+from promptopt.study.trials import (
     ASKED,
     NOTED,
     TRAINED,
@@ -32,13 +34,11 @@ from promptopt.study.storage import (
     heartbeat,
     resume_trial,
     retry_stale,
-    seeded_sampler,
     slot_of,
     tell_trial,
     trial_record,
     unfinished,
 )
-from promptopt.study.task import SearchTask
 from promptopt.study.tuner import LORA_GGUF, TrainedWeights, TrainingProgress, Tuner, stopped_scores
 
 _POLL_S = 1.0

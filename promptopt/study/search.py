@@ -33,8 +33,9 @@ from promptopt.study.phases import Plan, ranked
 from promptopt.study.pruning import racing_pruner
 from promptopt.study.runner import SearchProgress, StudyRunner
 from promptopt.study.space import SearchSpace
-from promptopt.study.storage import claim_identity, close_study, fill_slots, open_study, storage_errors
+from promptopt.study.storage import claim_identity, close_study, open_study, storage_errors
 from promptopt.study.task import SearchTask
+from promptopt.study.trials import fill_slots
 from promptopt.study.tuner import Tuner
 
 TRIALS_FOLDER = "trials"

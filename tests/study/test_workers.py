@@ -25,8 +25,9 @@ from promptopt.rundir import read_jsonl
 from promptopt.study.artifacts import Artifacts
 from promptopt.study.optimize import _inputs_of, _rows
 from promptopt.study.search import search, work
-from promptopt.study.storage import close_study, finished, open_study, slot_of
+from promptopt.study.storage import close_study, open_study
 from promptopt.study.task import SearchTask
+from promptopt.study.trials import finished, slot_of
 from promptopt.study.tuner import KEPT_FILES
 from tests.study.postgres_server import BINARIES, postgres_server
 from tests.study.test_search import CONFIG, EXAMPLES, PROGRAM, answer
