@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from promptopt.cli.samples import add_arguments as samples_arguments
+from promptopt.cli.samples import print_samples
 from promptopt.cli.serve import add_arguments, serve_model
 from promptopt.errors import PromptoptError
 
@@ -51,12 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Takes no abbreviated options: they would mean another one as soon as a longer name comes in."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="promptopt",
         description="Find the best prompt for a small model, move the behaviour into its weights, get one GGUF.",
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
     run = commands.add_parser("run", help="all stages of an experiment; goes on where it stopped")
     _experiment_arguments(run, None)
     for name, text in STAGE_HELP.items():
@@ -70,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests with a GGUF")
     add_arguments(serve)
     serve.set_defaults(command=serve_model)
+    samples = commands.add_parser("samples", help="how many examples it takes to see a difference")
+    samples_arguments(samples)
+    samples.set_defaults(command=print_samples)
     models = commands.add_parser("models", help="list the GGUF and Hugging Face models at hand")
     models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
     models.set_defaults(command=_models)
@@ -84,7 +96,11 @@ def _experiment_arguments(parser: argparse.ArgumentParser, only: str | None) -> 
     parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/<name>)")
     parser.add_argument("--storage", metavar="URL", help="the study's database (search.storage); workers share it")
     parser.add_argument("--artifacts", metavar="PLACE", help="folder or s3:// address that all workers see")
-    parser.set_defaults(command=_run, only=only)
+    if only in (None, "evaluate"):
+        parser.add_argument(
+            "--open-test-again", default="", metavar="WHY", help="read test rows that were measured on before"
+        )
+    parser.set_defaults(command=_run, only=only, open_test_again="")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -94,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     _quiet_libraries()
     with LiveProgress(config.name) as progress:
-        folder = run_experiment(config, progress, arguments.only)
+        folder = run_experiment(config, progress, arguments.only, open_test_again=arguments.open_test_again)
     if arguments.only in (None, "evaluate", "report"):
         print_outcome(folder)
     else:

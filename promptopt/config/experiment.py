@@ -168,6 +168,17 @@ class ExportConfig(ConfigModel):
     parity_tokens: int = Field(default=24, ge=1)
 
 
+class ReportConfig(ConfigModel):
+    """What the report shows beside its table.
+
+    Attributes:
+        slices: example fields (of `data.fields`) by whose values the scores are also shown, e.g. `category`; language,
+            length, place of the answer and kind of question are shown without being named.
+    """
+
+    slices: tuple[str, ...] = ()
+
+
 class ExperimentConfig(ConfigModel):
     """One experiment, as its YAML file says it.
 
@@ -189,7 +200,15 @@ class ExperimentConfig(ConfigModel):
     distill: DistillConfig = DistillConfig()
     finetune: TrainingRecipe = TrainingRecipe()
     export: ExportConfig = ExportConfig()
+    report: ReportConfig = ReportConfig()
     run_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _slices_are_fields(self) -> "ExperimentConfig":
+        unknown = [name for name in self.report.slices if name not in self.data.fields]
+        if unknown:
+            raise ValueError(f"report.slices {unknown} are not among data.fields {sorted(self.data.fields)}")
+        return self
 
     @model_validator(mode="after")
     def _default_recipe_is_searched(self) -> "ExperimentConfig":

@@ -1,12 +1,12 @@
 """Per-example records -> one summary per system, and paired differences between systems. Runs no model."""
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from statistics import fmean
 
 from promptopt.errors import DataError
 from promptopt.evaluation.report_data import Comparison
-from promptopt.evaluation.statistics import PairedDifference, bootstrap_interval, paired_bootstrap
+from promptopt.evaluation.statistics import PairedDifference, bootstrap_interval, holm, paired_bootstrap
 from promptopt.records import EvaluationSummary, ExampleRecord, Outcome, SplitName
 
 
@@ -22,7 +22,7 @@ def summarise(
     Raises:
         DataError: no record has a score.
     """
-    values = list(_scores(records, f"{title!r} on {split}").values())
+    values = list(scores_by_id(records, f"{title!r} on {split}").values())
     interval = bootstrap_interval(values, seed)
     return EvaluationSummary(
         name=name,
@@ -47,44 +47,56 @@ def compare(a_records: Sequence[ExampleRecord], b_records: Sequence[ExampleRecor
     Raises:
         DataError: there is no such example.
     """
-    first, second = _scores(a_records, "the first system"), _scores(b_records, "the second system")
+    first, second = scores_by_id(a_records, "the first system"), scores_by_id(b_records, "the second system")
     shared = sorted(first.keys() & second.keys())
     if not shared:
         raise DataError("The two evaluations share no scored example: they were made on different rows.")
     return paired_bootstrap([first[key] for key in shared], [second[key] for key in shared], seed)
 
 
-def compare_road(
+def compare_all(
     road: Mapping[str, Sequence[ExampleRecord]], seed: int, preserving: Collection[str] = ()
 ) -> tuple[Comparison, ...]:
-    """Return each system against the one before it, and the last against the first.
+    """Return every later system against every earlier one, with p values corrected for all these pairs.
 
     Args:
         road: system name -> its records, in the order of the report's table.
         seed: of the resampling.
-        preserving: names of systems that a step leads to which need only not lower the score (quantization).
+        preserving: names of systems that a step from their neighbour need only not lower the score (quantization).
 
     Raises:
         DataError: two systems share no scored example.
     """
-    names = list(road)
-    pairs = list(pairwise(names))
-    comparisons = [
+    neighbours = set(pairwise(road))
+    pairs = list(combinations(road, 2))
+    differences = [compare(road[before], road[after], seed) for before, after in pairs]
+    corrected = holm([difference.p_value for difference in differences])
+    return tuple(
         Comparison(
             before=before,
             after=after,
-            difference=compare(road[before], road[after], seed),
-            purpose="preserve" if after in preserving else "improve",
+            difference=difference,
+            purpose="preserve" if (before, after) in neighbours and after in preserving else "improve",
+            p_corrected=p_value,
         )
-        for before, after in pairs
-    ]
-    if len(names) > 2:
-        whole = compare(road[names[0]], road[names[-1]], seed)
-        comparisons.append(Comparison(before=names[0], after=names[-1], difference=whole))
-    return tuple(comparisons)
+        for (before, after), difference, p_value in zip(pairs, differences, corrected, strict=True)
+    )
 
 
-def _scores(records: Sequence[ExampleRecord], what: str) -> dict[str, float]:
+def road_steps(pairs: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return, of all pairs, each system against the one before it, and the last against the first."""
+    names = list(dict.fromkeys(name for pair in pairs for name in (pair.before, pair.after)))
+    wanted = list(dict.fromkeys([*pairwise(names), (names[0], names[-1])])) if names else []
+    found = {(pair.before, pair.after): pair for pair in pairs}
+    return tuple(found[names] for names in wanted)
+
+
+def scores_by_id(records: Sequence[ExampleRecord], what: str) -> dict[str, float]:
+    """Return example id -> score, 0 where parsing failed, without undecided examples; `what` names them in an error.
+
+    Raises:
+        DataError: no record has a score.
+    """
     scores: dict[str, float] = {}
     for record in records:
         if record.outcome is Outcome.UNSCORED:

@@ -1,6 +1,7 @@
 """Plain sentences on what helped, what did not, and what the figures cannot show. Bad news is said, never softened."""
 
 from promptopt.evaluation.report_data import Comparison, ReportData
+from promptopt.evaluation.statistics import detectable_difference
 from promptopt.records import EvaluationSummary, ParityReport
 
 _LARGEST_P = 0.05
@@ -17,14 +18,14 @@ def comparison_sentence(comparison: Comparison, titles: dict[str, str]) -> str:
     before = titles.get(comparison.before, comparison.before)
     figures = (
         f"{found.mean:+.3f} (95 % interval {found.low:+.3f} to {found.high:+.3f}, "
-        f"p {_p_value(found.p_value)}, {found.n} examples)"
+        f"p {_p_value(comparison.p_value)}, {found.n} examples)"
     )
     return f"{after} against {before}: {figures}. {_verdict(comparison)}"
 
 
 def _verdict(comparison: Comparison) -> str:
     found = comparison.difference
-    significant = found.p_value < _LARGEST_P
+    significant = comparison.p_value < _LARGEST_P
     if found.high < 0 and significant:
         return "It made the score worse." if comparison.purpose == "improve" else "It cost score."
     if found.low > 0 and significant:
@@ -35,7 +36,11 @@ def _verdict(comparison: Comparison) -> str:
         return "It did not help: the score fell, though not by more than chance explains."
     if found.mean == 0:
         return "It did not help: the score is the same."
-    return "It is not shown to help: the difference could be chance."
+    seen = detectable_difference(found)
+    return (
+        f"It is not shown to help: the difference could be chance; these examples would show a gain of {seen:.3f} "
+        "four times in five."
+    )
 
 
 def bad_news(data: ReportData) -> list[str]:
@@ -54,6 +59,12 @@ def caveats(data: ReportData) -> list[str]:
         lines.append(f"{data.search.failed} of {data.search.trials} trials failed and were not scored.")
     for summary in data.summaries:
         lines.extend(_about_summary(summary))
+    lines.extend(
+        f"The test split was opened again by {opening.who} on {opening.when} ({opening.reason}). Scores chosen after a "
+        "look at test rows are too good."
+        for opening in data.openings
+        if opening.reason
+    )
     for parity in data.parity:
         lines.extend(_about_parity(parity))
     return lines
@@ -63,8 +74,8 @@ def as_wished(comparison: Comparison) -> bool:
     """Return whether a step did what it is for: raised the score beyond chance, or did not lower it beyond chance."""
     found = comparison.difference
     if comparison.purpose == "preserve":
-        return not (found.high < 0 and found.p_value < _LARGEST_P)
-    return found.low > 0 and found.p_value < _LARGEST_P
+        return not (found.high < 0 and comparison.p_value < _LARGEST_P)
+    return found.low > 0 and comparison.p_value < _LARGEST_P
 
 
 def _about_summary(summary: EvaluationSummary) -> list[str]:

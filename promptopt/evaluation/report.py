@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from promptopt.evaluation.findings import as_wished, caveats, comparison_sentence
 from promptopt.evaluation.markdown import escape, table
 from promptopt.evaluation.report_data import ReportData
+from promptopt.evaluation.report_evidence import openings_section, pairs_section, slices_section
 from promptopt.evaluation.report_parts import (
     data_section,
     export_section,
@@ -40,12 +41,15 @@ def render_report(data: ReportData) -> str:
         f"# {escape(data.experiment)}",
         _result_section(data),
         _steps_section(data),
+        pairs_section(data),
         _bad_news_section(data),
+        slices_section(data),
         search_section(data.search),
         prompt_section(data),
         finetune_section(data.finetune),
         export_section(data.ggufs, data.parity),
         data_section(data.data),
+        openings_section(data),
         run_section(data.run),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -84,9 +88,8 @@ def _steps_section(data: ReportData) -> str:
     for comparison in data.comparisons:
         sentence = escape(comparison_sentence(comparison, titles))
         lines.append(f"- {sentence}" if as_wished(comparison) else f"- **{sentence}**")
-    method = (
-        "Paired on the same examples; p values from the paired randomisation test, not corrected for several steps."
-    )
+    corrected = "corrected for every pair of systems (Holm)" if data.pairs else "not corrected"
+    method = f"Paired on the same examples; p values from the paired randomisation test, {corrected}."
     return "\n\n".join(["## Did each step help?", "\n".join(lines), method])
 
 

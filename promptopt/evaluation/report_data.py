@@ -15,12 +15,58 @@ class Comparison(Record):
         before, after: `EvaluationSummary.name` of the two.
         purpose: "improve" for a step that should raise the score; "preserve" for one that should only not lower it,
             such as quantization.
+        p_corrected: the p value, corrected for all pairs of systems that the report compares (Holm).
     """
 
     before: str
     after: str
     difference: PairedDifference
     purpose: Literal["improve", "preserve"] = "improve"
+    p_corrected: float | None = None
+
+    @property
+    def p_value(self) -> float:
+        """The corrected p value; the plain one where nothing was corrected."""
+        return self.difference.p_value if self.p_corrected is None else self.p_corrected
+
+
+class SliceLine(Record):
+    """Examples that share a property.
+
+    Attributes:
+        means: system name -> mean score, of systems that have a score on one of them.
+        difference: of the last system against the first; None with fewer than two examples that both have.
+    """
+
+    label: str
+    n: int
+    means: dict[str, float]
+    difference: PairedDifference | None = None
+
+
+class SliceTable(Record):
+    """The scores by one property of the examples, e.g. their language."""
+
+    name: str
+    lines: tuple[SliceLine, ...]
+
+
+class SplitOpening(Record):
+    """One time that a run read its test split.
+
+    Attributes:
+        who: user and machine; when: UTC; command: as it was given; reason: why it was opened again, empty at first.
+        measured: key of what was measured on it.
+        fingerprint: of the test rows.
+    """
+
+    who: str
+    when: str
+    command: str
+    git_revision: str
+    measured: str
+    fingerprint: str
+    reason: str = ""
 
 
 class TrialLine(Record):
@@ -109,7 +155,8 @@ class ReportData(Record):
 
     Attributes:
         summaries: in the order of the road: base model with a plain DSPy prompt, best prompt found, fine-tuned, GGUF.
-        comparisons: of neighbours, and of the last with the first.
+        comparisons: of neighbours, and of the last with the first; pairs: of every two systems.
+        openings: each time this run read its test split.
         winning_prompt: messages rendered for one real example; `winning_layout`: the Layout as JSON.
     """
 
@@ -117,6 +164,9 @@ class ReportData(Record):
     metric: str
     summaries: tuple[EvaluationSummary, ...]
     comparisons: tuple[Comparison, ...] = ()
+    pairs: tuple[Comparison, ...] = ()
+    slices: tuple[SliceTable, ...] = ()
+    openings: tuple[SplitOpening, ...] = ()
     search: SearchOverview | None = None
     winning_prompt: tuple[ChatMessage, ...] = ()
     winning_layout: dict[str, JsonValue] = Field(default_factory=dict)

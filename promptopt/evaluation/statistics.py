@@ -3,8 +3,10 @@
 All resampling is seeded and done by numpy; equal arguments give equal results on every machine with the same numpy.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -124,6 +126,49 @@ def wilcoxon(values_a: Sequence[float], values_b: Sequence[float], alternative: 
     method = "asymptotic" if tied and len(differences) > _MOST_ENUMERATED else "auto"
     result = stats.wilcoxon(differences, zero_method="zsplit", alternative=alternative, method=method)
     return float(result.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p values corrected for being looked at together, in the order given (Holm 1979).
+
+    The chance of any false finding among them stays below the level that the corrected values are compared with,
+    however the tests depend on each other.
+    """
+    ranked = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(ranked):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def examples_needed(difference: float, deviation: float, power: float = 0.8, level: float = 0.05) -> int:
+    """Return how many paired examples show a mean difference of this size with probability `power`.
+
+    Two-sided paired test, normal approximation with Guenther's (1981) correction for the t distribution.
+
+    Args:
+        difference: of two mean scores, e.g. 0.05 for five points.
+        deviation: standard deviation of the difference per example. Where each example is right or wrong and a share q
+            of them changes, it is the root of q - difference^2.
+        power: chance to find a difference that is there; level: chance to find one that is not.
+
+    Raises:
+        ValueError: `difference` or `deviation` is not positive, or `power` or `level` is not between 0 and 1.
+    """
+    if difference <= 0 or deviation <= 0:
+        raise ValueError(f"difference and deviation must be positive; got {difference!r} and {deviation!r}")
+    if not 0 < level < 1 or not 0 < power < 1:
+        raise ValueError(f"power and level lie between 0 and 1; got {power!r} and {level!r}")
+    sided = NormalDist().inv_cdf(1 - level / 2)
+    wanted = (sided + NormalDist().inv_cdf(power)) * deviation / difference
+    return math.ceil(wanted**2 + sided**2 / 2)
+
+
+def detectable_difference(found: PairedDifference, power: float = 0.8) -> float:
+    """Return the smallest true difference that examples like those of `found` show with probability `power`."""
+    standard_error = (found.high - found.low) / (2 * NormalDist().inv_cdf(0.975))
+    return (NormalDist().inv_cdf(0.975) + NormalDist().inv_cdf(power)) * standard_error
 
 
 def _checked(values: Sequence[float]) -> NDArray[np.float64]:

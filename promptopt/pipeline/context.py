@@ -24,12 +24,14 @@ class RunContext:
     """One run.
 
     Attributes:
+        open_test_again: why the test split may be read for another outcome of the search; empty = it may not.
         stages: the stages opened so far, by name; later ones are keyed by the inputs of those they build on.
     """
 
     config: ExperimentConfig
     run: RunDir
     progress: Progress
+    open_test_again: str = ""
     stages: dict[str, Stage] = field(default_factory=dict)
     _lms: dict[Path, LlamaCpp] = field(default_factory=dict)
 

@@ -4,27 +4,39 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from promptopt.candidate import Candidate
 from promptopt.errors import StageError
 from promptopt.evaluation.compare import summarise
 from promptopt.evaluation.evaluate import Evaluator, iterate_rows
+from promptopt.evaluation.report_data import DataOverview
+from promptopt.evaluation.slices import slice_labels
 from promptopt.evaluation.throughput import Throughput
 from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.openings import open_test_split
 from promptopt.pipeline.prepare import base_gguf
 from promptopt.pipeline.prompts import student_of
 from promptopt.pipeline.searching import best_candidate
 from promptopt.pipeline.weights import ExportedModels, prompts_of, prove_parity
 from promptopt.records import DataRow, EvaluationSummary, ExampleRecord, ParityReport, Record
-from promptopt.rundir import Stage, read_json, read_jsonl, write_json
+from promptopt.rundir import Stage, hash_inputs, read_json, read_jsonl, write_json
+
+MEASURED = ("search", "export")
+"""The stages whose outcome is measured on test."""
 
 
 class RoadResults(Record):
-    """The table of the report. `parity` is over all test prompts; None for a model that was not tuned."""
+    """The table of the report.
+
+    Attributes:
+        parity: over all test prompts; None for a model that was not tuned.
+        slices: slice name -> example id -> label.
+    """
 
     summaries: tuple[EvaluationSummary, ...]
     parity: ParityReport | None = None
+    slices: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,17 @@ class Column:
 
 def evaluate_settings(context: RunContext) -> JsonValue:
     """Return what the stage `evaluate` depends on."""
-    return {"tuned": "export" in context.stages}
+    return {"tuned": "export" in context.stages, "slices": list(context.config.report.slices)}
 
 
 def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     """Measure every column on test; write evaluate/<column>.jsonl and evaluate/results.json."""
-    rows = read_jsonl(context.stages["data"].path / "test.jsonl", DataRow)
+    data = context.stages["data"]
+    test = read_json(data.path / "overview.json", DataOverview).fingerprints["test"]
+    measured = hash_inputs({name: context.stages[name].inputs for name in MEASURED if name in context.stages})
+    open_test_split(context.run.path, measured, test, context.open_test_again)
+    rows = read_jsonl(data.path / "test.jsonl", DataRow)
+    slices = slice_labels(rows, context.config.data.inputs, context.config.report.slices)
     columns = _columns(context)
     summaries = []
     for number, column in enumerate(columns):
@@ -55,7 +72,7 @@ def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         exported = context.stages["export"].path
         prompts = prompts_of(context, rows)
         parity = prove_parity(context, exported / "merged", exported / "tuned-f16.gguf", prompts, greedy_prompts=0)
-    write_json(stage.path / "results.json", RoadResults(summaries=tuple(summaries), parity=parity))
+    write_json(stage.path / "results.json", RoadResults(summaries=tuple(summaries), parity=parity, slices=slices))
     return {summary.name: summary.mean for summary in summaries}
 
 

@@ -6,20 +6,22 @@ from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
-from promptopt.evaluation.compare import compare_road
+from promptopt.evaluation.compare import compare_all, road_steps
 from promptopt.evaluation.report import render_report
-from promptopt.evaluation.report_data import Comparison, DataOverview, ReportData, RunRecord, SearchOverview, TrialLine
+from promptopt.evaluation.report_data import DataOverview, ReportData, RunRecord, SearchOverview, TrialLine
+from promptopt.evaluation.slices import slice_tables
 from promptopt.layout.dspy_adapter import signature_spec
 from promptopt.layout.render import render_messages
 from promptopt.layout.spec import Layout
 from promptopt.lm.fingerprint import file_sha256
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.judgement import column_records, road_results
+from promptopt.pipeline.openings import read_openings
 from promptopt.pipeline.prepare import base_gguf, read_split
 from promptopt.pipeline.record import command_line, git_revision, hardware, package_versions
 from promptopt.pipeline.searching import best_candidate, tuned_winner
 from promptopt.pipeline.weights import ExportedModels
-from promptopt.records import ChatMessage, EvaluationSummary, FinetuneResult, ParityReport, TrialRecord
+from promptopt.records import ChatMessage, FinetuneResult, ParityReport, TrialRecord
 from promptopt.rundir import Stage, read_json, read_jsonl, write_json, write_text
 from promptopt.study.costs import pareto_front
 from promptopt.study.search import IMPORTANCES
@@ -50,6 +52,8 @@ def show_report(context: RunContext) -> None:
 def report_data(context: RunContext) -> ReportData:
     """Return everything the report says about a run whose stages have finished."""
     results = road_results(context)
+    road = {summary.name: column_records(context, summary.name) for summary in results.summaries}
+    pairs = compare_all(road, context.config.seed, preserving=("tuned_gguf",))
     tuned = "export" in context.stages
     exported = read_json(context.stages["export"].path / "models.json", ExportedModels) if tuned else None
     parity = tuple(report for report in (exported.parity if exported else None, results.parity) if report)
@@ -57,7 +61,10 @@ def report_data(context: RunContext) -> ReportData:
         experiment=context.config.name,
         metric=context.metric.name,
         summaries=results.summaries,
-        comparisons=_comparisons(context, results.summaries),
+        comparisons=road_steps(pairs),
+        pairs=pairs,
+        slices=slice_tables(results.slices, road, context.config.seed),
+        openings=tuple(read_openings(context.run.path)),
         search=_search_overview(context),
         winning_prompt=_winning_prompt(context),
         winning_layout=best_candidate(context).layout.model_dump(mode="json"),
@@ -68,11 +75,6 @@ def report_data(context: RunContext) -> ReportData:
         run=_run_record(context),
         warnings=_warnings(parity),
     )
-
-
-def _comparisons(context: RunContext, summaries: Sequence[EvaluationSummary]) -> tuple[Comparison, ...]:
-    road = {summary.name: column_records(context, summary.name) for summary in summaries}
-    return compare_road(road, context.config.seed, preserving=("tuned_gguf",))
 
 
 def _search_overview(context: RunContext) -> SearchOverview:

@@ -12,7 +12,7 @@ from promptopt.config.experiment import ExperimentConfig
 from promptopt.config.redact import without_passwords
 from promptopt.errors import ConfigError, StageError
 from promptopt.pipeline.context import RunContext
-from promptopt.pipeline.judgement import evaluate_settings, run_evaluate
+from promptopt.pipeline.judgement import MEASURED, evaluate_settings, run_evaluate
 from promptopt.pipeline.prepare import base_settings, data_settings, run_base, run_data
 from promptopt.pipeline.progress import Progress, Silent
 from promptopt.pipeline.prompts import distill_settings, run_distill
@@ -51,7 +51,7 @@ ROAD = (
     StagePlan("distill", ("search",), distill_settings, run_distill),
     StagePlan("finetune", ("distill", "base"), finetune_settings, run_finetune),
     StagePlan("export", ("finetune",), export_settings, run_export),
-    StagePlan("evaluate", ("search", "export"), evaluate_settings, run_evaluate),
+    StagePlan("evaluate", MEASURED, evaluate_settings, run_evaluate),
     StagePlan("report", ("evaluate",), report_settings, run_report),
 )
 WEIGHTS_STAGES = ("distill", "finetune", "export")
@@ -59,11 +59,14 @@ RUN_WITHOUT_ASKING = ("data", "base")
 _LOCK_ATTEMPTS = 600
 
 
-def run_experiment(config: ExperimentConfig, progress: Progress | None = None, only: str | None = None) -> Path:
+def run_experiment(
+    config: ExperimentConfig, progress: Progress | None = None, only: str | None = None, *, open_test_again: str = ""
+) -> Path:
     """Run the stages of an experiment that are not finished; the same call after a kill goes on.
 
     Args:
         only: one stage to run, after the cheap preparations; the stages before it must be finished. None runs all.
+        open_test_again: why test rows may be read on which another outcome of the search was measured before.
 
     Returns:
         The run's folder.
@@ -73,7 +76,7 @@ def run_experiment(config: ExperimentConfig, progress: Progress | None = None, o
         PromptoptError: whatever a stage finds wrong; everything finished before stays finished.
     """
     run = RunDir(Path(config.run_dir) if config.run_dir else Path("runs") / config.name)
-    context = RunContext(config, run, progress or Silent())
+    context = RunContext(config, run, progress or Silent(), open_test_again)
     road = _road(context, only)
     with run.lock():
         write_text(run.path / "experiment.json", without_passwords(config.model_dump_json(indent=2)) + "\n")

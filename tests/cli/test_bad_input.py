@@ -193,3 +193,15 @@ def test_ctrl_c_stops_with_one_line_and_keeps_what_is_finished(folder: Path) -> 
     assert "Traceback" not in shown
     assert "Ctrl-C" in shown
     assert trials.read_text().count("\n") >= 1
+
+
+def test_samples_says_what_it_needs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "lie between 0 and 1" in _fails(capsys, "samples", "--difference", "5")
+    missing = _fails(capsys, "samples", "--difference", "0.05", "--records", "a.jsonl", "b.jsonl")
+    assert "There is no a.jsonl" in missing
+    (folder / "a.jsonl").write_text('{"no": "record"}\n')
+    assert "no file of evaluation records" in _fails(
+        capsys, "samples", "--difference", "0.05", "--records", "a.jsonl", "a.jsonl"
+    )
+    assert cli.main(["samples", "--difference", "0.05"]) == 0
+    assert "20%      622" in capsys.readouterr().out

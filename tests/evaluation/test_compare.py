@@ -3,7 +3,8 @@
 import pytest
 
 from promptopt.errors import DataError
-from promptopt.evaluation.compare import compare, compare_road, summarise
+from promptopt.evaluation.compare import compare, compare_all, road_steps, summarise
+from promptopt.evaluation.statistics import holm
 from promptopt.records import ExampleRecord, Outcome
 
 
@@ -60,10 +61,24 @@ def test_the_road_is_compared_step_by_step_and_as_a_whole() -> None:
     road = {
         name: [scored(key, score) for key in "abc"] for name, score in (("base", 0.0), ("tuned", 1.0), ("gguf", 0.5))
     }
-    found = compare_road(road, seed=0, preserving=("gguf",))
+    pairs = compare_all(road, seed=0, preserving=("gguf",))
+    found = road_steps(pairs)
     assert [(one.before, one.after, one.purpose, one.difference.mean) for one in found] == [
         ("base", "tuned", "improve", 1.0),
         ("tuned", "gguf", "preserve", -0.5),
         ("base", "gguf", "improve", 0.5),
     ]
-    assert len(compare_road({name: road[name] for name in ("base", "tuned")}, seed=0)) == 1
+    assert len(road_steps(compare_all({name: road[name] for name in ("base", "tuned")}, seed=0))) == 1
+
+
+def test_every_pair_is_compared_and_p_values_pay_for_it() -> None:
+    road = {
+        name: [scored(str(key), float(key % every == 0)) for key in range(40)]
+        for name, every in (("a", 40), ("b", 4), ("c", 3), ("d", 2))
+    }
+    pairs = compare_all(road, seed=0)
+    assert len(pairs) == 6
+    assert [pair.p_corrected for pair in pairs] == holm([pair.difference.p_value for pair in pairs])
+    steps = road_steps(pairs)
+    assert [(one.before, one.after) for one in steps] == [("a", "b"), ("b", "c"), ("c", "d"), ("a", "d")]
+    assert all(step in pairs for step in steps)

@@ -162,7 +162,7 @@ def test_report_data_survives_json() -> None:
     [
         (make_comparison(0.1, 0.3), "It helped."),
         (make_comparison(0.1, 0.3, p_value=1.0), "It is not shown to help"),
-        (make_comparison(-0.1, 0.3, p_value=0.3), "It is not shown to help: the difference could be chance."),
+        (make_comparison(-0.1, 0.3, p_value=0.3), "It is not shown to help: the difference could be chance;"),
         (make_comparison(-0.3, 0.1, p_value=0.3), "It did not help: the score fell"),
         (make_comparison(0.0, 0.0, p_value=1.0), "It did not help: the score is the same."),
         (make_comparison(-0.3, -0.1), "It made the score worse."),
@@ -198,7 +198,7 @@ def test_bad_news_is_said() -> None:
         )
     )
     for wanted in (
-        "It is not shown to help: the difference could be chance.",
+        "It is not shown to help: the difference could be chance;",
         "The search found nothing better than the untouched program (trial 0).",
         "2 of 40 trials failed",
         "100 of 100 answers did not parse",

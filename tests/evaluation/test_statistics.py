@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from promptopt.evaluation.statistics import Interval, bootstrap_interval, paired_bootstrap, wilcoxon
+from promptopt.evaluation.statistics import (
+    Interval,
+    bootstrap_interval,
+    detectable_difference,
+    examples_needed,
+    holm,
+    paired_bootstrap,
+    wilcoxon,
+)
 
 RNG = np.random.default_rng(20)
 SKEWED = (RNG.random(80) ** 3).tolist()
@@ -124,3 +132,40 @@ def test_p_values_are_probabilities(pairs: list[tuple[float, float]]) -> None:
     a, b = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     assert 0 < paired_bootstrap(a, b, seed=0, n_resamples=100).p_value <= 1
     assert 0 <= wilcoxon(a, b) <= 1
+
+
+def test_holm_agrees_with_the_textbook_and_keeps_the_order() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_never_finds_more_than_the_plain_values_and_never_less_than_bonferroni(values: list[float]) -> None:
+    corrected = holm(values)
+    for plain, after in zip(values, corrected, strict=True):
+        assert plain <= after <= min(1.0, len(values) * plain) + 1e-12
+
+
+@pytest.mark.parametrize(("difference", "deviation"), [(0.5, 1.0), (0.05, 0.3), (0.2, 0.4)])
+def test_the_examples_needed_have_the_power_they_promise(difference: float, deviation: float) -> None:
+    n = examples_needed(difference, deviation, power=0.8)
+
+    def power(size: int) -> float:
+        shift = difference / deviation * size**0.5
+        limit = stats.t.ppf(0.975, size - 1)
+        return float(stats.nct.sf(limit, size - 1, shift) + stats.nct.cdf(-limit, size - 1, shift))
+
+    assert power(n) == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize("bad", [{"difference": 0.0}, {"deviation": 0.0}, {"power": 1.0}, {"level": 0.0}])
+def test_examples_needed_refuses_what_makes_no_sense(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="got"):
+        examples_needed(**{"difference": 0.1, "deviation": 0.5, **bad})
+
+
+def test_the_detectable_difference_is_the_one_these_examples_are_enough_for() -> None:
+    found = paired_bootstrap([0.0] * 200, (RNG.random(200) < 0.3).astype(float).tolist(), seed=0, n_resamples=20_000)
+    least = detectable_difference(found)
+    assert examples_needed(least, 0.3**0.5 * 0.7**0.5) == pytest.approx(200, rel=0.1)
