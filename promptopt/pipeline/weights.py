@@ -6,12 +6,15 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from promptopt.deploy.gguf_programs import gguf_program
 from promptopt.errors import StageError
+from promptopt.lm.gguf_program import program_metadata
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import read_split
 from promptopt.pipeline.prompts import student_of
 from promptopt.pipeline.searching import trained_folder, tuned_winner
 from promptopt.records import (
+    AnswerSettings,
     ChatMessage,
     DataRow,
     FinetuneResult,
@@ -169,11 +172,13 @@ def _quantizations(context: RunContext) -> list[Quantization]:
 
 
 def _metadata(context: RunContext) -> dict[str, str]:
-    return {
-        "promptopt.candidate": student_of(context).model_dump_json(),
-        "promptopt.experiment": context.config.name,
-        "promptopt.program": context.config.program,
-    }
+    config = context.config
+    lm = config.lm
+    settings = AnswerSettings(n_ctx=lm.n_ctx, max_tokens=lm.max_tokens, temperature=lm.temperature, seed=config.seed)
+    student = student_of(context)
+    return program_metadata(
+        gguf_program(context.program, student, settings, path=config.program, experiment=config.name)
+    )
 
 
 def _hf_dir(context: RunContext) -> Path:
