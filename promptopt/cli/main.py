@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from promptopt.cli import ask
 from promptopt.cli.serve import add_arguments, serve_model
 from promptopt.errors import PromptoptError
 
@@ -70,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests with a GGUF")
     add_arguments(serve)
     serve.set_defaults(command=serve_model)
+    question = commands.add_parser("ask", help="ask the program that a GGUF carries")
+    ask.add_arguments(question)
+    question.set_defaults(command=ask.ask)
     models = commands.add_parser("models", help="list the GGUF and Hugging Face models at hand")
     models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
     models.set_defaults(command=_models)
