@@ -84,7 +84,7 @@ def modelfile(
         f"# Written by {carried.made_by} for the experiment {carried.experiment}. Ollama continues the prompt that was",
         "# evaluated if the user message has this form, with the values in the place of the names in braces:",
         "#",
-        *(f"#   {line}" for line in served.question.splitlines()),
+        *(f"#   {line}".rstrip() for line in served.question.splitlines()),
         "",
         f"FROM ./{gguf_name}",
         f"TEMPLATE {_quoted(go_template(chat, served.prefill))}",

@@ -15,7 +15,6 @@ from dspy.adapters.utils import get_annotation_name
 from pydantic import JsonValue, TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticSerializationError, SchemaError, to_jsonable_python
 
 from promptopt.deploy.json_types import type_of_schema
 from promptopt.errors import ConfigError
@@ -25,6 +24,7 @@ from promptopt.records import FieldRecord, SignatureRecord
 
 _DSPY_TYPES: Mapping[str, Any] = {"History": dspy.History, "Reasoning": dspy.Reasoning}
 _DSPY_KEY = "x-dspy-type"
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
 def signature_record(signature: type[dspy.Signature]) -> SignatureRecord:
@@ -87,7 +87,7 @@ def _field_record(info: FieldInfo, words: FieldSpec, is_input: bool) -> FieldRec
     try:
         schema = _schema(info)
         required = info.is_required()
-        default = None if required else to_jsonable_python(info.get_default(call_default_factory=True))
+        default = None if required else _ANYTHING.dump_python(info.get_default(call_default_factory=True), mode="json")
         record = FieldRecord(
             name=words.name,
             kind="input" if is_input else "output",
@@ -103,7 +103,7 @@ def _field_record(info: FieldInfo, words: FieldSpec, is_input: bool) -> FieldRec
             default=default,
         )
         _field_type(record)
-    except (ValueError, TypeError, PydanticUserError, PydanticSerializationError) as error:
+    except (ValueError, TypeError, PydanticUserError) as error:
         kind = "input" if is_input else "output"
         raise ConfigError(
             f"The {kind} {words.name!r} has the type {words.type_name}, which a file cannot carry: {_line(error)}"
@@ -138,7 +138,8 @@ def _field_type(field: FieldRecord) -> Any:
         try:
             made = type_of_schema(field.value_schema, bare=bare)
             same = TypeAdapter(made).json_schema() == field.value_schema
-        except (PydanticUserError, SchemaError, TypeError, NameError) as error:
+        except Exception as error:
+            # A file may hold any schema, and pydantic has many ways to say no.
             raise ConfigError(_line(error)) from error
         if same and get_annotation_name(_without_limits(made)) == field.type_name:
             return made
