@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptopt.cli import ask
+from promptopt.cli import ask, publish
 from promptopt.cli.serve import add_arguments, serve_model
 from promptopt.errors import PromptoptError
 
@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     question = commands.add_parser("ask", help="ask the program that a GGUF carries")
     ask.add_arguments(question)
     question.set_defaults(command=ask.ask)
+    upload = commands.add_parser("publish", help="upload a finished run to a Hub; private, and a dry run by default")
+    publish.add_arguments(upload)
+    upload.set_defaults(command=publish.publish)
     models = commands.add_parser("models", help="list the GGUF and Hugging Face models at hand")
     models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
     models.set_defaults(command=_models)
