@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import dspy
+import yaml
 from pydantic import JsonValue
 
 from promptopt.evaluation.compare import compare_road
@@ -104,7 +105,7 @@ def model_card_data(context: RunContext) -> ModelCardData:
         if hf_dir
         else "",
         base_id=publish.base_model,
-        licence=publish.licence,
+        licence=publish.licence or (stated_licence(hf_dir) if hf_dir else None),
         inputs=inputs,
         outputs=outputs,
         needs_program=carried.needs_program,
@@ -113,6 +114,17 @@ def model_card_data(context: RunContext) -> ModelCardData:
         files=tuple(name for name in (LORA_GGUF, LORA_FOLDER, MODELFILE, MERGED) if _is_whole(exported / name)),
         left_out=models.left_out,
     )
+
+
+def stated_licence(hf_dir: Path) -> str | None:
+    """Return the licence that the header of a model folder's README.md states; None where it states none."""
+    try:
+        text = (hf_dir / "README.md").read_text(encoding="utf-8")
+        header = yaml.safe_load(text.split("---\n")[1]) if text.startswith("---\n") else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, IndexError):
+        return None
+    found = header.get("license") if isinstance(header, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _is_whole(path: Path) -> bool:

@@ -141,6 +141,9 @@ def test_what_is_missing_is_said_before_anybody_is_asked(
 
     assert "names no repository" in fails(str(run), "--repo", "support")
     assert "is no run" in fails(str(tmp_path), "--repo", "me/support")
+    smoke = Path(__file__).parents[2] / "experiments" / "demo" / "smoke.yaml"
+    monkeypatch.chdir(tmp_path)
+    assert "'export' has not finished in runs/demo-smoke" in fails(str(smoke), "--repo", "me/support")
     assert "no experiment file" in fails(str(tmp_path / "none.yaml"), "--repo", "me/support")
     monkeypatch.delenv("HF_TOKEN")
     assert "HF_TOKEN is not set" in fails(str(run), "--repo", "me/support", "--really")

@@ -7,6 +7,7 @@ import pytest
 
 from promptopt.export.merge import RECORD_NAME
 from promptopt.pipeline.deployables import _copy_lora, drop_merged_weights
+from promptopt.pipeline.reporting import stated_licence
 
 
 def test_lora_weights_do_not_name_this_machine(tmp_path: Path) -> None:
@@ -28,3 +29,19 @@ def test_merged_weights_go_and_the_tokenizer_stays(tmp_path: Path, names: list[s
     drop_merged_weights(tmp_path)
     # Without its record, a folder is merged again by the next run rather than taken for whole.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("readme", "licence"),
+    [
+        ("---\nlicense: apache-2.0\ntags: [a]\n---\n# Model\n", "apache-2.0"),
+        ("# Model\n", None),
+        ("---\nlicense: [a, b]\n---\n", None),
+        ("---\nlicense: x: y\n---\n", None),
+        ("---\n", None),
+    ],
+)
+def test_a_licence_is_taken_from_the_bases_own_card(tmp_path: Path, readme: str, licence: str | None) -> None:
+    assert stated_licence(tmp_path) is None
+    (tmp_path / "README.md").write_text(readme)
+    assert stated_licence(tmp_path) == licence
