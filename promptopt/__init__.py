@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from promptopt.candidate import load_candidate as load_candidate
     from promptopt.config.experiment import SearchConfig as SearchConfig
     from promptopt.config.recipe import TrainingRecipe as TrainingRecipe
+    from promptopt.deploy.gguf_programs import load_gguf_program as load_gguf_program
     from promptopt.errors import PromptoptError as PromptoptError
     from promptopt.layout.dspy_adapter import LayoutAdapter as LayoutAdapter
     from promptopt.layout.presets import LAYOUTS as LAYOUTS
@@ -42,6 +43,7 @@ _HOMES = {
     "ScriptedLM": "promptopt.lm.scripted",
     "TrainingRecipe": "promptopt.config.recipe",
     "load_candidate": "promptopt.candidate",
+    "load_gguf_program": "promptopt.deploy.gguf_programs",
     "optimize": "promptopt.study.optimize",
 }
 """Public name -> the module that defines it."""
@@ -62,6 +64,7 @@ __all__ = [
     "SearchConfig",
     "TrainingRecipe",
     "load_candidate",
+    "load_gguf_program",
     "metrics",
     "optimize",
 ]

@@ -12,6 +12,7 @@
     ├── ParseError (ValueError)    a completion does not parse in its layout: data, not a breakdown
     ├── TrainingError              a fine-tuning run must not start or go on
     ├── ExportError                weights cannot be turned into the file that was asked for
+    ├── PublishError               a hub refused an upload, or could not be reached
     ├── StageError                 a stage misses what an earlier stage should have written
     └── MissingExtraError          an optional dependency is not installed (ImportError)
 
@@ -66,6 +67,10 @@ class TrainingError(PromptoptError):
 
 class ExportError(PromptoptError):
     """Weights cannot be turned into the file that was asked for."""
+
+
+class PublishError(PromptoptError):
+    """A hub refused an upload, or could not be reached."""
 
 
 class StageError(PromptoptError):

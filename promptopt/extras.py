@@ -19,6 +19,8 @@ EXTRA_OF_MODULE = {
     "accelerate": "finetune",
     "gguf": "export",
     "safetensors": "export",
+    "httpx": "hub",
+    "huggingface_hub": "hub",
     "starlette": "serve",
     "uvicorn": "serve",
 }

@@ -225,3 +225,46 @@ class ParityReport(Record):
     max_new_tokens: int
     quantization: Quantization
     first_mismatch: str = ""
+
+
+class FieldRecord(Record):
+    """One field of a signature as plain values: how prompts word it, and what its values are; never code.
+
+    Attributes:
+        desc: as the signature gives it; empty when it gives none.
+        value_schema: JSON schema of the field's type with its constraints.
+        type_name, constraints, note, type_hint: what DSPy makes of the type in prompts; see `layout.FieldSpec`.
+        shown_desc: the description as prompts show it.
+        optional: whether an answer without this output is acceptable.
+        required: whether it has no default; default: as JSON.
+    """
+
+    name: str
+    kind: Literal["input", "output"]
+    desc: str = ""
+    value_schema: dict[str, JsonValue]
+    type_name: str
+    constraints: str = ""
+    note: str = ""
+    type_hint: str = ""
+    shown_desc: str = ""
+    optional: bool = False
+    required: bool = True
+    default: JsonValue = None
+
+
+class SignatureRecord(Record):
+    """A signature as plain values: name, instructions as written, fields in declared order."""
+
+    name: str
+    instructions: str
+    fields: tuple[FieldRecord, ...]
+
+
+class AnswerSettings(Record):
+    """How a model was asked when it was measured. Fields as in `config.experiment.LmConfig`."""
+
+    n_ctx: int
+    max_tokens: int
+    temperature: float
+    seed: int

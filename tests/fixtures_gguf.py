@@ -1,7 +1,9 @@
 """A tiny random Llama as a GGUF file, and the same tokenizer for transformers, written anew in every test run."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -81,11 +83,14 @@ def write_tiny_gguf(
     width: int = 64,
     n_layers: int = 2,
     architecture: str = "llama",
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
-    """Write a random Llama (f32, f16 or q8_0) to `path`."""
+    """Write a random Llama (f32, f16 or q8_0) to `path`, with `metadata` as extra keys."""
     import gguf
 
     writer = gguf.GGUFWriter(path, architecture)
+    for key, value in metadata.items():
+        writer.add_string(key, value)
     heads, kv_heads, hidden = 4, 2, 2 * width
     writer.add_name("tiny")
     writer.add_context_length(n_ctx_train)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptopt.cli import ask, publish
 from promptopt.cli.samples import add_arguments as samples_arguments
 from promptopt.cli.samples import print_samples
 from promptopt.cli.serve import add_arguments, serve_model
@@ -82,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     samples = commands.add_parser("samples", help="how many examples it takes to see a difference")
     samples_arguments(samples)
     samples.set_defaults(command=print_samples)
+    question = commands.add_parser("ask", help="ask the program that a GGUF carries")
+    ask.add_arguments(question)
+    question.set_defaults(command=ask.ask)
+    upload = commands.add_parser("publish", help="upload a finished run to a Hub; private, and a dry run by default")
+    publish.add_arguments(upload)
+    upload.set_defaults(command=publish.publish)
     models = commands.add_parser("models", help="list the GGUF and Hugging Face models at hand")
     models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
     models.set_defaults(command=_models)

@@ -160,10 +160,13 @@ class ExportConfig(ConfigModel):
 
     Attributes:
         quantizations: files made beside f16, which is always made; the deployed one is `lm.quantization`.
+        keep_merged: whether the merged model in Hugging Face format stays in `export/merged`; False removes its weights
+            when the GGUFs are made, and keeps its tokenizer.
         parity_prompts: test prompts whose greedy continuations are compared (token ids are compared on all).
     """
 
     quantizations: tuple[Quantization, ...] = ("q8_0", "q4_k_m")
+    keep_merged: bool = True
     parity_prompts: int = Field(default=16, ge=1)
     parity_tokens: int = Field(default=24, ge=1)
 
@@ -177,6 +180,18 @@ class ReportConfig(ConfigModel):
     """
 
     slices: tuple[str, ...] = ()
+
+
+class PublishConfig(ConfigModel):
+    """What the model card says that no file of the run knows.
+
+    Attributes:
+        licence: of the base model, and so of what was made of it, as the Hub names it, e.g. `apache-2.0`.
+        base_model: the base's id on the Hub, e.g. `Qwen/Qwen2.5-1.5B-Instruct`.
+    """
+
+    licence: str | None = None
+    base_model: str | None = None
 
 
 class ExperimentConfig(ConfigModel):
@@ -201,6 +216,7 @@ class ExperimentConfig(ConfigModel):
     finetune: TrainingRecipe = TrainingRecipe()
     export: ExportConfig = ExportConfig()
     report: ReportConfig = ReportConfig()
+    publish: PublishConfig = PublishConfig()
     run_dir: str | None = None
 
     @model_validator(mode="after")

@@ -79,7 +79,7 @@ class Evaluator:
             except AdapterParseError as error:
                 failure = error
             except Exception as error:
-                raise _own_error(error) from error
+                raise own_error(error) from error
             steps = () if failure else copy.steps(trace)
         wall_s = time.perf_counter() - started
         if calls:
@@ -202,7 +202,7 @@ def iterate_answers(
             yield row, None if row.id in known else next(answers)
 
 
-def _own_error(error: BaseException) -> BaseException:
+def own_error(error: BaseException) -> BaseException:
     """Return the promptopt error that DSPy wrapped on its way out of our engine, or `error` itself."""
     cause: BaseException | None = error
     while cause is not None:

@@ -39,10 +39,10 @@ def render_report(data: ReportData) -> str:
     """Return the report as Markdown, ending in one newline."""
     sections = [
         f"# {escape(data.experiment)}",
-        _result_section(data),
-        _steps_section(data),
+        result_section(data),
+        steps_section(data),
         pairs_section(data),
-        _bad_news_section(data),
+        bad_news_section(data),
         slices_section(data),
         search_section(data.search),
         prompt_section(data),
@@ -55,7 +55,8 @@ def render_report(data: ReportData) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _result_section(data: ReportData) -> str:
+def result_section(data: ReportData) -> str:
+    """Return the road's table, with what its figures mean."""
     if not data.summaries:
         return "No evaluation has run yet."
     cells = [[escape(cell) for cell in row] for row in summary_table(data.summaries)]
@@ -80,7 +81,8 @@ def _details_table(summaries: Sequence[EvaluationSummary]) -> str:
     return "### Parts of the score\n\n" + table([["", *(escape(name) for name in names)], *rows], numbers_from=1)
 
 
-def _steps_section(data: ReportData) -> str:
+def steps_section(data: ReportData) -> str:
+    """Return whether each step of the road helped."""
     if not data.comparisons:
         return ""
     titles = {summary.name: summary.title for summary in data.summaries}
@@ -93,6 +95,7 @@ def _steps_section(data: ReportData) -> str:
     return "\n\n".join(["## Did each step help?", "\n".join(lines), method])
 
 
-def _bad_news_section(data: ReportData) -> str:
+def bad_news_section(data: ReportData) -> str:
+    """Return caveats and warnings; empty where there are none."""
     lines = [f"- {escape(line)}" for line in (*caveats(data), *data.warnings)]
     return "## Bad news and warnings\n\n" + "\n".join(lines) if lines else ""

@@ -176,3 +176,29 @@ class ReportData(Record):
     data: DataOverview | None = None
     run: RunRecord | None = None
     warnings: tuple[str, ...] = ()
+
+
+class ModelCardData(Record):
+    """What a model card says beside the report.
+
+    Attributes:
+        deployed: file name of the GGUF to serve.
+        base_model: what the base is called; base_id: its id on a hub, where it was stated; licence: where stated.
+        inputs, outputs: name -> type of the program's fields.
+        needs_program: why `promptopt ask` cannot answer with the file alone; "" = it can.
+        demos: examples of the training data that the file carries in its prompt.
+        recipe: how it was trained.
+        files: other files that lie beside the GGUFs; left_out: those that could not be made, and why.
+    """
+
+    deployed: str
+    base_model: str
+    base_id: str | None = None
+    licence: str | None = None
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    needs_program: str = ""
+    demos: int = 0
+    recipe: dict[str, JsonValue] = Field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    left_out: dict[str, str] = Field(default_factory=dict)

@@ -134,7 +134,7 @@ def _rate(point: LossPoint) -> str:
     return "" if point.learning_rate is None else f"{point.learning_rate:.2e}"
 
 
-def export_section(ggufs: tuple[GgufModel, ...], parity: tuple[ParityReport, ...]) -> str:
+def export_section(ggufs: tuple[GgufModel, ...], parity: tuple[ParityReport, ...], *, sha256_digits: int = 12) -> str:
     """Return the GGUF files, and how far llama.cpp agrees with the HF model."""
     parts = []
     if ggufs:
@@ -143,7 +143,7 @@ def export_section(ggufs: tuple[GgufModel, ...], parity: tuple[ParityReport, ...
                 code(PurePath(model.path).name),
                 model.quantization,
                 f"{model.size_bytes / 1e6:.1f} MB",
-                code(model.sha256[:12]),
+                code(model.sha256[:sha256_digits]),
             ]
             for model in ggufs
         ]

@@ -55,6 +55,11 @@ def signature_spec(signature: type[dspy.Signature]) -> SignatureSpec:
     return known
 
 
+def keep_spec(signature: type[dspy.Signature], spec: SignatureSpec) -> None:
+    """Make prompts of the class `signature` word it as `spec` does, until its instructions are set anew."""
+    _SPECS[signature] = spec
+
+
 _SPECS: "weakref.WeakKeyDictionary[type[dspy.Signature], SignatureSpec]" = weakref.WeakKeyDictionary()
 
 

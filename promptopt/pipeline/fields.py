@@ -4,6 +4,7 @@ import inspect
 
 import dspy
 
+from promptopt.deploy.gguf_programs import is_its_predictor
 from promptopt.errors import ConfigError
 from promptopt.pipeline.context import RunContext
 
@@ -34,9 +35,8 @@ def check_fields(context: RunContext) -> None:
 
 def _inputs_of(program: dspy.Module) -> tuple[dict[str, bool], bool]:
     """Return the inputs a program takes (name -> whether it is required), and whether it takes no others."""
-    predictors = program.named_predictors()
-    if len(predictors) == 1 and type(program).forward in (dspy.Predict.forward, dspy.ChainOfThought.forward):
-        return dict.fromkeys(predictors[0][1].signature.input_fields, True), True
+    if is_its_predictor(program):
+        return dict.fromkeys(program.predictors()[0].signature.input_fields, True), True
     parameters = [p for p in inspect.signature(program.forward).parameters.values() if p.name != "self"]
     named = all(p.kind is not p.VAR_KEYWORD for p in parameters)
     return {

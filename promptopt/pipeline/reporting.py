@@ -3,18 +3,30 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
+import dspy
+import yaml
 from pydantic import JsonValue
 
 from promptopt.evaluation.compare import compare_all, road_steps
+from promptopt.evaluation.model_card import render_model_card
 from promptopt.evaluation.report import render_report
-from promptopt.evaluation.report_data import DataOverview, ReportData, RunRecord, SearchOverview, TrialLine
+from promptopt.evaluation.report_data import (
+    DataOverview,
+    ModelCardData,
+    ReportData,
+    RunRecord,
+    SearchOverview,
+    TrialLine,
+)
 from promptopt.evaluation.slices import slice_tables
 from promptopt.layout.dspy_adapter import signature_spec
 from promptopt.layout.render import render_messages
 from promptopt.layout.spec import Layout
 from promptopt.lm.fingerprint import file_sha256
 from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.deployables import LORA_FOLDER, LORA_GGUF, MERGED, MODELFILE, carried_program
 from promptopt.pipeline.judgement import column_records, road_results
 from promptopt.pipeline.openings import read_openings
 from promptopt.pipeline.prepare import base_gguf, read_split
@@ -28,18 +40,21 @@ from promptopt.study.search import IMPORTANCES
 from promptopt.study.space import WEIGHTS
 
 TOP_TRIALS = 10
+MODEL_CARD = "model_card.md"
 
 
 def report_settings(context: RunContext) -> JsonValue:
     """Return what the stage `report` depends on."""
-    return {"experiment": context.config.name}
+    return {"experiment": context.config.name, "publish": context.config.publish.model_dump(mode="json")}
 
 
 def run_report(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
-    """Write report/report.md, and report/data.json with everything it says."""
+    """Write report/report.md, report/data.json with everything it says, and the model card of a tuned model."""
     data = report_data(context)
     write_json(stage.path / "data.json", data)
     write_text(stage.path / "report.md", render_report(data))
+    if "export" in context.stages:
+        write_text(stage.path / MODEL_CARD, render_model_card(data, model_card_data(context)))
     return {"report": "report.md"}
 
 
@@ -75,6 +90,58 @@ def report_data(context: RunContext) -> ReportData:
         run=_run_record(context),
         warnings=_warnings(parity),
     )
+
+
+def model_card_data(context: RunContext) -> ModelCardData:
+    """Return what the model card says beside the report."""
+    exported = context.stages["export"].path
+    models = read_json(exported / "models.json", ExportedModels)
+    carried = carried_program(context)
+    winner = tuned_winner(context)
+    recipe = context.config.finetune if winner is None else winner.recipe
+    publish = context.config.publish
+    inputs, outputs = _fields_of(context.program)
+    hf_dir = context.source.hf_dir
+    return ModelCardData(
+        deployed=models.deployed,
+        # The name alone: where it lies on this machine is nobody's business.
+        base_model="promptopt's starter model"
+        if context.config.model.kind == "starter"
+        else hf_dir.name
+        if hf_dir
+        else "",
+        base_id=publish.base_model,
+        licence=publish.licence or (stated_licence(hf_dir) if hf_dir else None),
+        inputs=inputs,
+        outputs=outputs,
+        needs_program=carried.needs_program,
+        demos=sum(len(prompt.demos) for prompt in carried.candidate.predictors.values()),
+        recipe=recipe.model_dump(mode="json"),
+        files=tuple(name for name in (LORA_GGUF, LORA_FOLDER, MODELFILE, MERGED) if _is_whole(exported / name)),
+        left_out=models.left_out,
+    )
+
+
+def stated_licence(hf_dir: Path) -> str | None:
+    """Return the licence that the header of a model folder's README.md states; None where it states none."""
+    try:
+        text = (hf_dir / "README.md").read_text(encoding="utf-8")
+        header = yaml.safe_load(text.split("---\n")[1]) if text.startswith("---\n") else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, IndexError):
+        return None
+    found = header.get("license") if isinstance(header, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _is_whole(path: Path) -> bool:
+    return path.is_file() or any(path.glob("*.safetensors"))
+
+
+def _fields_of(program: dspy.Module) -> tuple[dict[str, str], dict[str, str]]:
+    """Return name -> type of the fields that go into the first predictor and come out of the last."""
+    predictors = program.predictors()
+    first, last = signature_spec(predictors[0].signature), signature_spec(predictors[-1].signature)
+    return {f.name: f.type_name for f in first.inputs}, {f.name: f.type_name for f in last.outputs}
 
 
 def _search_overview(context: RunContext) -> SearchOverview:

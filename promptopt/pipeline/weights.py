@@ -4,10 +4,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from promptopt.errors import StageError
+from promptopt.lm.gguf_program import program_metadata
 from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.deployables import MERGED, carried_program, drop_merged_weights, write_side_files
 from promptopt.pipeline.prepare import read_split
 from promptopt.pipeline.prompts import student_of
 from promptopt.pipeline.searching import trained_folder, tuned_winner
@@ -25,11 +27,20 @@ from promptopt.rundir import Stage, read_json, write_json
 
 
 class ExportedModels(Record):
-    """What the export stage left behind: the GGUFs, the first of them f16, and how the f16 file agrees with HF."""
+    """What the export stage left behind.
+
+    Attributes:
+        ggufs: the first of them f16; deployed: file name of the one to serve.
+        parity: how the f16 file agrees with HF.
+        lora: the LoRA weights as a GGUF for the base; None where llama.cpp cannot apply them.
+        left_out: file name -> why it was not written.
+    """
 
     ggufs: tuple[GgufModel, ...]
     deployed: str
     parity: ParityReport
+    lora: GgufModel | None = None
+    left_out: dict[str, str] = Field(default_factory=dict)
 
 
 def finetune_settings(context: RunContext) -> JsonValue:
@@ -80,7 +91,7 @@ def export_settings(context: RunContext) -> JsonValue:
 
 
 def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
-    """Merge, convert, quantize, and prove parity on the validation prompts; write export/*.gguf and models.json."""
+    """Merge, convert, quantize, prove parity on the validation prompts; write export/*.gguf, Modelfile, models.json."""
     from promptopt.export.convert import convert_to_gguf
     from promptopt.export.merge import merge_lora
     from promptopt.export.quantize import quantize_gguf
@@ -92,13 +103,13 @@ def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     merged = merge_lora(
         _hf_dir(context),
         tuned / result.lora_dir,
-        stage.path / "merged",
+        stage.path / MERGED,
         config.finetune.base_quantization,
         trained_on=result.device,
     )
     context.progress.step(1, 4, "converting to GGUF")
     f16 = stage.path / "tuned-f16.gguf"
-    ggufs = [convert_to_gguf(merged, f16, outtype="f16", metadata=_metadata(context))]
+    ggufs = [convert_to_gguf(merged, f16, outtype="f16", metadata=program_metadata(carried_program(context)))]
     for number, quantization in enumerate(_quantizations(context)):
         context.progress.step(2, 4, f"quantizing {quantization} ({number + 1}/{len(_quantizations(context))})")
         ggufs.append(quantize_gguf(f16, stage.path / f"tuned-{quantization}.gguf", quantization))
@@ -106,10 +117,15 @@ def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     prompts = prompts_of(context, read_split(context, "val"))
     parity = prove_parity(context, merged, f16, prompts, config.export.parity_prompts)
     deployed = f"tuned-{config.lm.quantization}.gguf"
+    beside = write_side_files(context, f16, tuned / result.lora_dir, _hf_dir(context), deployed)
+    if not config.export.keep_merged:
+        drop_merged_weights(merged)
     models = ExportedModels(
         ggufs=tuple(gguf.model_copy(update={"path": Path(gguf.path).name}) for gguf in ggufs),
         deployed=deployed,
         parity=parity,
+        lora=beside.lora,
+        left_out=beside.left_out,
     )
     write_json(stage.path / "models.json", models)
     return {"deployed": deployed, "greedy_equal": parity.greedy_equal, "greedy_prompts": parity.greedy_prompts}
@@ -166,14 +182,6 @@ def prompts_of(context: RunContext, rows: Sequence[DataRow]) -> list[tuple[ChatM
 def _quantizations(context: RunContext) -> list[Quantization]:
     wanted = [context.config.lm.quantization, *context.config.export.quantizations]
     return [quantization for quantization in dict.fromkeys(wanted) if quantization != "f16"]
-
-
-def _metadata(context: RunContext) -> dict[str, str]:
-    return {
-        "promptopt.candidate": student_of(context).model_dump_json(),
-        "promptopt.experiment": context.config.name,
-        "promptopt.program": context.config.program,
-    }
 
 
 def _hf_dir(context: RunContext) -> Path:

@@ -3,14 +3,24 @@
 from pathlib import Path
 
 import pytest
+from dspy.utils.exceptions import AdapterParseError
 
+from promptopt.candidate import load_candidate
 from promptopt.cli.validate import problems_of
+from promptopt.config.experiment import ExperimentConfig
 from promptopt.config.load import load_experiment
+from promptopt.deploy.gguf_programs import load_gguf_program
 from promptopt.errors import DataError
+from promptopt.evaluation.evaluate import Evaluator
 from promptopt.lm.gguf_info import read_gguf
+from promptopt.metrics.registry import get_metric
+from promptopt.pipeline.context import build_program
 from promptopt.pipeline.judgement import RoadResults
+from promptopt.pipeline.publishing import publishable
 from promptopt.pipeline.run import ROAD, run_experiment
-from promptopt.rundir import read_json
+from promptopt.pipeline.weights import ExportedModels
+from promptopt.records import DataRow, Outcome
+from promptopt.rundir import read_json, read_jsonl
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 SMOKES = sorted(FOLDER.glob("*/smoke.yaml"))
@@ -52,5 +62,29 @@ def test_the_whole_road(path: Path, tmp_path: Path) -> None:
     assert all((run / plan.name / "stage.json").is_file() for plan in ROAD)
     report = (run / "report.md").read_text(encoding="utf-8")
     assert "fine-tuned GGUF" in report
-    deployed = read_gguf(run / "export" / f"tuned-{config.lm.quantization}.gguf")
-    assert deployed.metadata["promptopt.experiment"] == config.name
+    deployed = run / "export" / f"tuned-{config.lm.quantization}.gguf"
+    assert read_gguf(deployed).metadata["promptopt.experiment"] == config.name
+    _answers_alone(deployed, run, config)
+    card = (run / "report" / "model_card.md").read_text(encoding="utf-8")
+    assert f"promptopt ask {deployed.name} --field" in card
+    assert read_json(run / "export" / "models.json", ExportedModels).ggufs[0].sha256 in card
+    assert {upload.name for upload in publishable(run)} >= {"README.md", deployed.name, "lora.gguf", "Modelfile"}
+
+
+def _answers_alone(deployed: Path, run: Path, config: ExperimentConfig) -> None:
+    """Ask the deployed file what the run asked it, with nothing but the file, and compare the answers."""
+    row = read_jsonl(run / "data" / "val.jsonl", DataRow)[0]
+    inputs = {name: row.fields[name] for name in config.data.inputs}
+    loaded = load_gguf_program(deployed, n_threads=1, cache_dir=None, batch_invariant=True)
+    lm = loaded.get_lm()
+    student = load_candidate(run / "distill" / "student.json")
+    evaluator = Evaluator(build_program(config.program), student, lm, get_metric(config.metric), config.data.inputs)
+    record = evaluator.evaluate(row)
+    try:
+        answer = {name: loaded(**inputs)[name] for name in record.prediction}
+    except AdapterParseError:
+        assert record.outcome == Outcome.PARSE_FAILED
+    else:
+        assert answer == record.prediction
+    assert lm.count_tokens(lm.history[-1]["messages"]) == record.prompt_tokens
+    lm.close()
