@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptopt.cli import ask, publish
-from promptopt.cli.samples import add_arguments as samples_arguments
-from promptopt.cli.samples import print_samples
+from promptopt.cli import ask, publish, samples
 from promptopt.cli.serve import add_arguments, serve_model
 from promptopt.errors import PromptoptError
 
@@ -80,9 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests with a GGUF")
     add_arguments(serve)
     serve.set_defaults(command=serve_model)
-    samples = commands.add_parser("samples", help="how many examples it takes to see a difference")
-    samples_arguments(samples)
-    samples.set_defaults(command=print_samples)
+    needed = commands.add_parser("samples", help="how many examples it takes to see a difference")
+    samples.add_arguments(needed)
+    needed.set_defaults(command=samples.print_samples)
     question = commands.add_parser("ask", help="ask the program that a GGUF carries")
     ask.add_arguments(question)
     question.set_defaults(command=ask.ask)
