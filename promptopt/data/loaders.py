@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from promptopt.config.data import DataConfig, Source
-from promptopt.data.sources import RawRow, read_source
+from promptopt.data.readers import read_source
+from promptopt.data.sources import RawRow
 from promptopt.errors import DataError
 from promptopt.records import DataRow
 

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from promptopt.config.data import DataConfig, Source
 from promptopt.config.load import import_object
 from promptopt.data.loaders import load_rows
-from promptopt.data.sources import find_data_file
+from promptopt.data.readers import source_files
 from promptopt.data.splits import check_leaks, fingerprint, split_rows
 from promptopt.errors import StageError
 from promptopt.evaluation.report_data import DataOverview
@@ -16,7 +16,7 @@ from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.fields import check_fields
 from promptopt.pipeline.models import make_gguf
 from promptopt.records import DataRow
-from promptopt.rundir import Stage, read_jsonl, write_json, write_jsonl
+from promptopt.rundir import Stage, hash_inputs, read_jsonl, write_json, write_jsonl
 from promptopt.study.task import source_hash
 
 
@@ -82,4 +82,5 @@ def base_gguf(context: RunContext) -> Path:
 def _content_hash(source: Source, config: DataConfig) -> str:
     if source.kind == "python":
         return source_hash(import_object(source.factory, what="data factory"))
-    return file_sha256(find_data_file(source.path, config.origin))
+    files = source_files(source, config.origin)
+    return file_sha256(files[0]) if len(files) == 1 else hash_inputs({str(file): file_sha256(file) for file in files})
