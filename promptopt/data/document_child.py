@@ -4,8 +4,8 @@ Files of strangers may crash native code, loop, or ask for all memory. Here they
 memory and processor time, writes no file, and holds no secret of its parent's environment.
 
 Line by line, stdin brings `{"path", "encoding", "limits"}`, the limits being those of the config. stdout answers 8
-bytes of length (big-endian) and as much JSON: `{"title", "pages"}`, `{"problem"}`, or `{"worn": ...}`, which says that memory
-ran out and this process ends. A first answer of length 0 says that it is ready.
+bytes of length (big-endian) and as much JSON: `{"title", "pages"}`, `{"problem"}`, or `{"worn": ...}`, which says that
+memory ran out and this process ends. A first answer of length 0 says that it is ready.
 """
 
 import contextlib

@@ -8,7 +8,14 @@ from promptopt.config.data import DataConfig, Source
 from promptopt.config.load import import_object
 from promptopt.data.loaders import load_rows
 from promptopt.data.readers import source_files
-from promptopt.data.splits import check_leaks, fingerprint, split_rows
+from promptopt.data.splits import (
+    check_leaks,
+    describe_leaks,
+    fingerprint,
+    named_splits,
+    near_duplicates_across,
+    split_rows,
+)
 from promptopt.errors import StageError
 from promptopt.evaluation.report_data import DataOverview
 from promptopt.lm.fingerprint import file_sha256
@@ -34,7 +41,10 @@ def run_data(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     loaded = load_rows(config)
     splits = split_rows(loaded, config)
     check_leaks(splits)
-    for name, rows in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+    leaks = near_duplicates_across(splits, config)
+    if leaks:
+        context.progress.say(describe_leaks(leaks))
+    for name, rows in named_splits(splits).items():
         write_jsonl(stage.path / f"{name}.jsonl", rows)
     overview = DataOverview(
         rows={"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
@@ -42,6 +52,8 @@ def run_data(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         duplicates=loaded.duplicates,
         overlapping=splits.overlapping,
         left_over=splits.left_over,
+        near_duplicates=len(leaks),
+        near_duplicates_dropped=splits.near_duplicates,
         fingerprints={
             "train": fingerprint(splits.train),
             "val": fingerprint(splits.val),
