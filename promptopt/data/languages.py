@@ -1,4 +1,4 @@
-"""Which language a text is in, by its script, and for Latin script by the commonest English words. Imports nothing.
+"""Which language a text is in, by its script, and for Latin script by the commonest English words.
 
 Rules instead of a statistical detector: they cannot be unsure about Japanese and need no model. What they cannot tell
 (German from French, Chinese from Japanese without kana) they do not claim.
@@ -6,6 +6,7 @@ Rules instead of a statistical detector: they cannot be unsure about Japanese an
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Literal
 
 Language = Literal["ja", "en", "zh", "ko", "other", "none"]
@@ -47,14 +48,13 @@ def language_of(text: str) -> Language:
             return "ja"
         return "zh" if han >= hangul else "ko"
     accents = len(_LATIN_BEYOND_ASCII.findall(sample))
-    ascii_letters = sum(map(len, words))
-    if ascii_letters + accents < letters / 2 or accents > _MOST_ACCENTS * letters:
+    if sum(map(len, words)) + accents < letters / 2:
         return "other"
-    if len(words) >= _LONG_ENOUGH and sum(word in _ENGLISH for word in words) < _FEWEST_ENGLISH * len(words):
-        return "other"
-    return "en"
+    if len(words) >= _LONG_ENOUGH:
+        return "en" if sum(word in _ENGLISH for word in words) >= _FEWEST_ENGLISH * len(words) else "other"
+    return "en" if accents <= _MOST_ACCENTS * letters else "other"
 
 
-def count_languages(texts: "list[str] | tuple[str, ...]") -> dict[str, int]:
+def count_languages(texts: Iterable[str]) -> dict[Language, int]:
     """Return language -> texts in it, the most frequent first."""
     return dict(Counter(language_of(text) for text in texts).most_common())

@@ -13,6 +13,7 @@ from promptopt.config.data import (
     PythonSource,
     Source,
 )
+from promptopt.data.document_formats import READERS
 from promptopt.data.documents import document_rows, find_documents
 from promptopt.data.flow_cases import flow_case_rows, reference_files
 from promptopt.data.sources import RawRow, csv_rows, find_data_file, jsonl_rows, made_rows, read_text
@@ -45,6 +46,33 @@ def read_source(source: Source, origin: str = "") -> Iterator[RawRow]:
             return flow_case_rows(source, origin)
         case DocumentsSource():
             return document_rows(source, origin)
+
+
+def source_for(path: Path, split: str | None = None) -> Source:
+    """Return the source that the file or folder `path` is, by its suffix or by what it holds.
+
+    Args:
+        split: of a data set on disk that has several.
+
+    Raises:
+        DataError: its format is not known.
+    """
+    place, suffix = str(path), path.suffix.lower()
+    if path.is_dir():
+        is_data_set = any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
+        if is_data_set:
+            return HuggingFaceSource(kind="huggingface", path=place, split=split)
+        return DocumentsSource(kind="documents", path=place)
+    if suffix in (".jsonl", ".json"):
+        return JsonlSource(kind="jsonl", path=place)
+    if suffix == ".csv":
+        return CsvSource(kind="csv", path=place)
+    if suffix == ".parquet":
+        return ParquetSource(kind="parquet", path=place)
+    if suffix in READERS:
+        return DocumentsSource(kind="documents", path=place)
+    known = ", ".join((".jsonl", ".csv", ".parquet", *READERS))
+    raise DataError(f"{path} is in no format that is known by its suffix ({known}), and no folder.")
 
 
 def source_files(source: Source, origin: str = "") -> list[Path]:

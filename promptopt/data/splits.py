@@ -159,7 +159,7 @@ def _take(
         if not kept:
             raise DataError(
                 f"Every row of {name} nearly equals one of a later split, and `data.near_duplicates` is `drop`. "
-                f"Raise `data.near_duplicate_threshold` (it is {config.near_duplicate_threshold:g}), or set it to `warn`."
+                f"Raise `data.near_duplicate_threshold` ({config.near_duplicate_threshold:g}), or choose `warn`."
             )
         taken[name] = tuple(kept)
         finder.add(name, kept)
