@@ -127,4 +127,11 @@ def _parsed(path: Path) -> Iterator[tuple[RawRow, FlowCase | None]]:
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             field = ".".join(map(str, problem["loc"]))
-            yield RawRow(raw.place, None, (f"field {field!r}: " if field else "") + str(problem["msg"])), None
+            yield (
+                RawRow(
+                    raw.place,
+                    None,
+                    (f"field {field!r}: " if field else "") + problem["msg"].removeprefix("Value error, "),
+                ),
+                None,
+            )

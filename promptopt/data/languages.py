@@ -25,7 +25,7 @@ _ENGLISH = frozenset(
 _FEWEST_KANA = 0.05
 _LONG_ENOUGH = 12
 _FEWEST_ENGLISH = 0.1
-_MOST_ACCENTS = 0.02
+_SURELY_ENGLISH = 2
 _SAMPLE = 4000
 
 
@@ -33,8 +33,9 @@ def language_of(text: str) -> Language:
     """Return the language of `text`, judged by its first 4,000 characters.
 
     "ja": a twentieth of its East Asian characters are kana. "zh": Chinese characters, no kana (short Japanese titles
-    look the same). "en": ASCII letters, and in 12 words or more at least a tenth common English ones; fewer words count
-    as English unless accents say otherwise. "other": anything else with letters; "none": no letters.
+    look the same). "en": Latin letters, and in 12 words or more at least a tenth common English ones; fewer words count
+    as English unless they hold an accent and hardly a common English word. "other": anything else with letters;
+    "none": no letters.
     """
     sample = text[:_SAMPLE]
     letters = len(_LETTER.findall(sample))
@@ -50,9 +51,10 @@ def language_of(text: str) -> Language:
     accents = len(_LATIN_BEYOND_ASCII.findall(sample))
     if sum(map(len, words)) + accents < letters / 2:
         return "other"
+    english = sum(word in _ENGLISH for word in words)
     if len(words) >= _LONG_ENOUGH:
-        return "en" if sum(word in _ENGLISH for word in words) >= _FEWEST_ENGLISH * len(words) else "other"
-    return "en" if accents <= _MOST_ACCENTS * letters else "other"
+        return "en" if english >= _FEWEST_ENGLISH * len(words) else "other"
+    return "en" if not accents or english >= _SURELY_ENGLISH else "other"
 
 
 def count_languages(texts: Iterable[str]) -> dict[Language, int]:
