@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from promptopt.data.document_formats import UnreadableError
 from promptopt.data.document_process import DocumentProcess
 from promptopt.data.readers import read_source
 from promptopt.data.sources import RawRow
-from promptopt.errors import DataError
+from promptopt.errors import DataError, MissingExtraError
 from tests.data import document_files as made
 
 SECONDS = 8.0
@@ -90,6 +91,15 @@ def test_links_and_special_files_are_bad_rows(tmp_path: Path) -> None:
     assert set(problems) == {"link.txt", "nothing.txt", "circle.txt", "pipe.txt"}
     assert "leads out of its folder" in problems["link.txt"]
     assert "no regular file" in problems["pipe.txt"]
+
+
+@pytest.mark.parametrize(("name", "module"), [("a.pdf", "pypdf"), ("a.docx", "docx"), ("a.txt", "charset_normalizer")])
+def test_a_missing_package_is_said_with_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'promptopt\[data\]'"):
+        read_folder(write(tmp_path, {name: b"x"}))
 
 
 def test_one_file_and_empty_folder(tmp_path: Path) -> None:
