@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptopt.cli import ask, publish, samples
+from promptopt.cli import ask, inspect_data, publish, samples
 from promptopt.cli.serve import add_arguments, serve_model
 from promptopt.errors import PromptoptError
 
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     upload = commands.add_parser("publish", help="upload a finished run to a Hub; private, and a dry run by default")
     publish.add_arguments(upload)
     upload.set_defaults(command=publish.publish)
+    _data_commands(commands.add_parser("data", help="look at data before anything runs on it"))
     models = commands.add_parser("models", help="list the GGUF and Hugging Face models at hand")
     models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
     models.set_defaults(command=_models)
@@ -94,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(command=_doctor)
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
     return parser
+
+
+def _data_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    inspect = commands.add_parser("inspect", help="rows, fields, lengths, languages, duplicates, leaks between splits")
+    inspect_data.add_arguments(inspect)
+    inspect.set_defaults(command=inspect_data.inspect_data)
 
 
 def _experiment_arguments(parser: argparse.ArgumentParser, only: str | None) -> None:

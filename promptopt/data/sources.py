@@ -1,4 +1,4 @@
-"""Reads data files and calls row factories: places, encodings, lines. Knows nothing of fields, ids or splits."""
+"""Finds data files; reads JSONL and CSV, calls row factories. Knows nothing of fields, ids or splits."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from promptopt.config.data import JsonlSource, PythonSource, Source
+from promptopt.config.data import PythonSource
 from promptopt.config.load import import_object
 from promptopt.errors import ConfigError, DataError
 
@@ -30,27 +30,6 @@ class RawRow:
     place: str
     columns: dict[str, object] | None
     problem: str = ""
-
-
-def read_source(source: Source, origin: str = "") -> Iterator[RawRow]:
-    """Yield the rows of `source` in their order, unreadable ones included.
-
-    Args:
-        source: a file, or a factory of rows.
-        origin: where the data can be had; said when the file is missing.
-
-    Raises:
-        DataError: the file is missing, cannot be opened, is not UTF-8, or is empty; or the factory makes no rows.
-        ConfigError: the factory cannot be imported or called.
-    """
-    if isinstance(source, PythonSource):
-        return _made_rows(source)
-    path = find_data_file(source.path, origin)
-    text = _read_text(path)
-    rows = _jsonl_rows(path, text) if isinstance(source, JsonlSource) else _csv_rows(path, text)
-    if not text.strip():
-        raise DataError(f"The data file {path} is empty. It needs at least one row.")
-    return rows
 
 
 def find_data_file(path: str, origin: str = "") -> Path:
@@ -79,7 +58,12 @@ def find_data_file(path: str, origin: str = "") -> Path:
     )
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file, without byte order mark.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8; the message names the line.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -93,7 +77,8 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterator[RawRow]:
+def jsonl_rows(path: Path, text: str) -> Iterator[RawRow]:
+    """Yield the lines of JSONL `text`, which stands in `path`, as rows; lines that are no JSON object as problems."""
     # Lines end at \n alone: str.splitlines would also cut at U+2028, which JSON strings may hold.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -118,7 +103,12 @@ def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON value")
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[RawRow]:
+def csv_rows(path: Path, text: str) -> Iterator[RawRow]:
+    """Return the lines of CSV `text`, which stands in `path`, as rows.
+
+    Raises:
+        DataError: it is not CSV, or its header names a column twice.
+    """
     limit = csv.field_size_limit(_LONGEST_CSV_FIELD)  # the default of 128 KiB is shorter than some documents
     try:
         rows = list(_csv_lines(path, text))
@@ -151,7 +141,13 @@ def _csv_lines(path: Path, text: str) -> Iterator[RawRow]:
             yield RawRow(f"{path}, line {start}", dict(zip(header, cells, strict=True)))
 
 
-def _made_rows(source: PythonSource) -> Iterator[RawRow]:
+def made_rows(source: PythonSource) -> Iterator[RawRow]:
+    """Yield the rows that the factory of `source` makes.
+
+    Raises:
+        DataError: it fails, or makes no list of rows.
+        ConfigError: it cannot be imported, or is no function.
+    """
     factory = import_object(source.factory, what="data factory")
     if not callable(factory):
         raise ConfigError(f"The data factory {source.factory!r} is a {type(factory).__name__}; it must be a function.")

@@ -122,13 +122,20 @@ class SearchOverview(Record):
 
 
 class DataOverview(Record):
-    """Rows per split, what was left out, and the fingerprint of each split."""
+    """Rows per split, what was left out, and the fingerprint of each split.
+
+    Attributes:
+        near_duplicates: rows of train and val that nearly equal a row of a later split, and are still in.
+        near_duplicates_dropped: those that were left out.
+    """
 
     rows: dict[SplitName, int]
     bad_rows: int = 0
     duplicates: int = 0
     overlapping: int = 0
     left_over: int = 0
+    near_duplicates: int = 0
+    near_duplicates_dropped: int = 0
     fingerprints: dict[SplitName, str] = Field(default_factory=dict)
 
 

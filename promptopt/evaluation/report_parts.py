@@ -173,9 +173,16 @@ def data_section(data: DataOverview | None) -> str:
         (data.duplicates, "rows with the same inputs as an earlier one"),
         (data.overlapping, "rows that are, or share a group with, a test row"),
         (data.left_over, "rows beyond the sizes asked for"),
+        (data.near_duplicates_dropped, "rows of train or val that nearly equal one of a later split"),
     ]
     said = "; ".join(f"{count} {what}" for count, what in left_out if count) or "nothing"
-    return "\n\n".join(["## Data", table([["split", "rows", "fingerprint"], *rows]), f"Left out: {said}."])
+    parts = ["## Data", table([["split", "rows", "fingerprint"], *rows]), f"Left out: {said}."]
+    if data.near_duplicates:
+        parts.append(
+            f"Still in: {data.near_duplicates} rows of train or val that nearly equal one of a later split; scores "
+            "on it may be too good."
+        )
+    return "\n\n".join(parts)
 
 
 def run_section(run: RunRecord | None) -> str:

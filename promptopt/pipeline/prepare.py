@@ -7,8 +7,15 @@ from pydantic import JsonValue
 from promptopt.config.data import DataConfig, Source
 from promptopt.config.load import import_object
 from promptopt.data.loaders import load_rows
-from promptopt.data.sources import find_data_file
-from promptopt.data.splits import check_leaks, fingerprint, split_rows
+from promptopt.data.readers import source_files
+from promptopt.data.splits import (
+    check_leaks,
+    describe_leaks,
+    fingerprint,
+    named_splits,
+    near_duplicates_across,
+    split_rows,
+)
 from promptopt.errors import StageError
 from promptopt.evaluation.report_data import DataOverview
 from promptopt.lm.fingerprint import file_sha256
@@ -16,7 +23,7 @@ from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.fields import check_fields
 from promptopt.pipeline.models import make_gguf
 from promptopt.records import DataRow
-from promptopt.rundir import Stage, read_jsonl, write_json, write_jsonl
+from promptopt.rundir import Stage, hash_inputs, read_jsonl, write_json, write_jsonl
 from promptopt.study.task import source_hash
 
 
@@ -34,7 +41,10 @@ def run_data(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     loaded = load_rows(config)
     splits = split_rows(loaded, config)
     check_leaks(splits)
-    for name, rows in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+    leaks = near_duplicates_across(splits, config)
+    if leaks:
+        context.progress.say(describe_leaks(leaks))
+    for name, rows in named_splits(splits).items():
         write_jsonl(stage.path / f"{name}.jsonl", rows)
     overview = DataOverview(
         rows={"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)},
@@ -42,6 +52,8 @@ def run_data(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         duplicates=loaded.duplicates,
         overlapping=splits.overlapping,
         left_over=splits.left_over,
+        near_duplicates=len(leaks),
+        near_duplicates_dropped=splits.near_duplicates,
         fingerprints={
             "train": fingerprint(splits.train),
             "val": fingerprint(splits.val),
@@ -82,4 +94,5 @@ def base_gguf(context: RunContext) -> Path:
 def _content_hash(source: Source, config: DataConfig) -> str:
     if source.kind == "python":
         return source_hash(import_object(source.factory, what="data factory"))
-    return file_sha256(find_data_file(source.path, config.origin))
+    files = source_files(source, config.origin)
+    return file_sha256(files[0]) if len(files) == 1 else hash_inputs({str(file): file_sha256(file) for file in files})

@@ -176,7 +176,7 @@ def test_python_factory() -> None:
 def test_python_factory_with_values_that_json_cannot_say() -> None:
     loaded = load_rows(make_config(**factory("make_odd_rows"), bad_rows_allowed=3))
     assert (len(loaded.rows), loaded.bad_rows) == (1, 3)
-    with pytest.raises(DataError, match="row 2: a value cannot be written as JSON"):
+    with pytest.raises(DataError, match="row 2: a value of field 'question' cannot be written as JSON"):
         load_rows(make_config(**factory("make_odd_rows")))
 
 
