@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from promptopt.cli.serve import add_arguments, serve_model
+from promptopt.cli import compare, serve
 from promptopt.errors import PromptoptError
 
 if TYPE_CHECKING:
@@ -67,9 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="report all problems of experiment files at once")
     validate.add_argument("files", nargs="*", type=Path, help="default: experiments/*/*.yaml")
     validate.set_defaults(command=_validate)
-    serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests with a GGUF")
-    add_arguments(serve)
-    serve.set_defaults(command=serve_model)
+    compared = commands.add_parser("compare", help="one program on several GGUFs, each with its best known prompt")
+    _experiment_arguments(compared, None)
+    compare.add_arguments(compared)
+    compared.set_defaults(command=_compare)
+    served = commands.add_parser("serve", help="answer OpenAI's HTTP requests with a GGUF")
+    serve.add_arguments(served)
+    served.set_defaults(command=serve.serve_model)
     models = commands.add_parser("models", help="list the GGUF and Hugging Face models at hand")
     models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
     models.set_defaults(command=_models)
@@ -112,6 +116,12 @@ def _worker(arguments: argparse.Namespace) -> int:
         trials = run_worker(config, progress)
     print(f"The study is finished; {trials} of its trials ran here.")
     return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    config = _experiment(arguments)
+    _quiet_libraries()
+    return compare.compare(config, arguments)
 
 
 def _experiment(arguments: argparse.Namespace) -> "ExperimentConfig":

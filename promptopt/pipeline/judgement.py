@@ -1,6 +1,5 @@
 """The stage `evaluate`: the only reader of the test split, which measures every step of the road with one evaluator."""
 
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +8,8 @@ from pydantic import JsonValue
 from promptopt.candidate import Candidate
 from promptopt.errors import StageError
 from promptopt.evaluation.compare import summarise
-from promptopt.evaluation.evaluate import Evaluator, iterate_rows
-from promptopt.evaluation.throughput import Throughput
 from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.measuring import measured_records
 from promptopt.pipeline.prepare import base_gguf
 from promptopt.pipeline.prompts import student_of
 from promptopt.pipeline.searching import best_candidate
@@ -42,13 +40,21 @@ def evaluate_settings(context: RunContext) -> JsonValue:
     return {"tuned": "export" in context.stages}
 
 
+def read_test(context: RunContext) -> list[DataRow]:
+    """Return the rows of test, for the last word: this stage, and `promptopt compare --split test`."""
+    return read_jsonl(context.stages["data"].path / "test.jsonl", DataRow)
+
+
 def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     """Measure every column on test; write evaluate/<column>.jsonl and evaluate/results.json."""
-    rows = read_jsonl(context.stages["data"].path / "test.jsonl", DataRow)
+    rows = read_test(context)
     columns = _columns(context)
     summaries = []
     for number, column in enumerate(columns):
-        records = _measure(context, stage, column, rows, number * len(rows), len(columns) * len(rows))
+        records = measured_records(
+            context, context.lm(column.gguf), column.candidate, rows, stage.path / f"{column.name}.jsonl",
+            column.title, number * len(rows), len(columns) * len(rows),
+        )  # fmt: skip
         summaries.append(summarise(column.name, column.title, "test", records, context.config.seed))
     parity = None
     if "export" in context.stages:
@@ -57,25 +63,6 @@ def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         parity = prove_parity(context, exported / "merged", exported / "tuned-f16.gguf", prompts, greedy_prompts=0)
     write_json(stage.path / "results.json", RoadResults(summaries=tuple(summaries), parity=parity))
     return {summary.name: summary.mean for summary in summaries}
-
-
-def _measure(
-    context: RunContext, stage: Stage, column: Column, rows: list[DataRow], before: int, total: int
-) -> list[ExampleRecord]:
-    """Return the column's record of every row; `before` of `total` examples were done by the columns before it."""
-    evaluator = Evaluator(
-        context.program, column.candidate, context.lm(column.gguf), context.metric, context.config.data.inputs
-    )
-    # One per column: each model has its own pace.
-    throughput = Throughput()
-    records: list[ExampleRecord] = []
-    running = iterate_rows(evaluator, rows, stage.path / f"{column.name}.jsonl", stops=(), throughput=throughput)
-    with closing(running):
-        for record in running:
-            records.append(record)
-            done = before + len(records)
-            context.progress.step(done, total, column.title, throughput.speed(total - done).text)
-    return records
 
 
 def road_results(context: RunContext) -> RoadResults:
