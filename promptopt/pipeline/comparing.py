@@ -142,9 +142,10 @@ def _measure_all(
         records, cost = finished_records(rows, store), known_cost(kept)
         if records is None:
             with closing(context.new_lm(path, alone=True)) as lm:
+                before = lm.chat.stats()
                 done, total = number * len(rows), len(models) * len(rows)
                 records = measured_records(context, lm, prompt.candidate, rows, store, title, done, total)
-                cost = measured_cost(lm, kept)
+                cost = measured_cost(lm, kept, before)
         first = first or records
         measured.append(measured_model(context, path, title, split, records, first, cost, prompt.source))
     return tuple(measured)

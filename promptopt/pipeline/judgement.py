@@ -88,7 +88,7 @@ def _columns(context: RunContext) -> list[Column]:
         exported = context.stages["export"].path
         student = student_of(context)
         models = read_json(exported / "models.json", ExportedModels)
-        quantization = context.config.lm.quantization
+        quantization = Path(models.deployed).stem.removeprefix("tuned-")
         columns += [
             Column("tuned_f16", "fine-tuned (full precision, f16)", exported / "tuned-f16.gguf", student),
             Column("tuned_gguf", f"fine-tuned GGUF ({quantization})", exported / models.deployed, student),

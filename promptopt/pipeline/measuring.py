@@ -13,6 +13,7 @@ from promptopt.evaluation.throughput import Throughput
 from promptopt.lm.fingerprint import file_sha256
 from promptopt.lm.gguf_info import read_gguf
 from promptopt.lm.llama_cpp.facade import LlamaCpp
+from promptopt.lm.llama_cpp.requests import EngineStats
 from promptopt.pipeline.context import RunContext
 from promptopt.records import DataRow, ExampleRecord, Record, SplitName
 from promptopt.rundir import read_json, read_jsonl, write_json
@@ -60,13 +61,17 @@ def known_cost(kept: Path) -> ModelCost:
     return read_json(kept, ModelCost) if kept.exists() else ModelCost()
 
 
-def measured_cost(lm: LlamaCpp, kept: Path) -> ModelCost:
-    """Return what `lm` cost since it was loaded, and keep it in `kept`; if it was not asked, what was kept there."""
-    stats = lm.chat.stats()
-    if not stats.completion_tokens:
+def measured_cost(lm: LlamaCpp, kept: Path, before: EngineStats) -> ModelCost:
+    """Return what `lm` cost since its engine's counters stood at `before`, and keep it in `kept`.
+
+    If it generated nothing since, what was kept there counts.
+    """
+    now = lm.chat.stats()
+    tokens, seconds = now.completion_tokens - before.completion_tokens, now.busy_seconds - before.busy_seconds
+    if not tokens or seconds <= 0:
         return known_cost(kept)
-    speed = stats.completion_tokens / stats.busy_seconds if stats.busy_seconds > 0 else None
-    cost = ModelCost(tokens_per_s=speed, peak_memory_bytes=_peak_memory(getattr(lm.chat.engine, "pid", None)))
+    peak = _peak_memory(getattr(lm.chat.engine, "pid", None))
+    cost = ModelCost(tokens_per_s=tokens / seconds, peak_memory_bytes=peak)
     write_json(kept, cost)
     return cost
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from promptopt.errors import StageError
+from promptopt.evaluation.model_table import MeasuredModel
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import read_split
 from promptopt.pipeline.prompts import student_of
+from promptopt.pipeline.quantizations import deployed_quantization, score_quantizations, wanted_quantizations
 from promptopt.pipeline.searching import trained_folder, tuned_winner
 from promptopt.records import (
     ChatMessage,
@@ -18,18 +20,23 @@ from promptopt.records import (
     GgufModel,
     LossPoint,
     ParityReport,
-    Quantization,
     Record,
 )
 from promptopt.rundir import Stage, read_json, write_json
 
 
 class ExportedModels(Record):
-    """What the export stage left behind: the GGUFs, the first of them f16, and how the f16 file agrees with HF."""
+    """What the export stage left behind: the GGUFs, the first of them f16, and how the f16 file agrees with HF.
+
+    Attributes:
+        deployed: file name of the one that is measured on test and handed out.
+        scores: of each file, on val; empty where `export.score_rows` is 0.
+    """
 
     ggufs: tuple[GgufModel, ...]
     deployed: str
     parity: ParityReport
+    scores: tuple[MeasuredModel, ...] = ()
 
 
 def finetune_settings(context: RunContext) -> JsonValue:
@@ -99,17 +106,20 @@ def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     context.progress.step(1, 4, "converting to GGUF")
     f16 = stage.path / "tuned-f16.gguf"
     ggufs = [convert_to_gguf(merged, f16, outtype="f16", metadata=_metadata(context))]
-    for number, quantization in enumerate(_quantizations(context)):
-        context.progress.step(2, 4, f"quantizing {quantization} ({number + 1}/{len(_quantizations(context))})")
+    wanted = wanted_quantizations(context)
+    for number, quantization in enumerate(wanted):
+        context.progress.step(2, 4, f"quantizing {quantization} ({number + 1}/{len(wanted)})")
         ggufs.append(quantize_gguf(f16, stage.path / f"tuned-{quantization}.gguf", quantization))
     context.progress.step(3, 4, "comparing tokens with the Hugging Face model")
     prompts = prompts_of(context, read_split(context, "val"))
     parity = prove_parity(context, merged, f16, prompts, config.export.parity_prompts)
-    deployed = f"tuned-{config.lm.quantization}.gguf"
+    scores = score_quantizations(context, stage, ggufs)
+    deployed = f"tuned-{deployed_quantization(context, ggufs, scores)}.gguf"
     models = ExportedModels(
         ggufs=tuple(gguf.model_copy(update={"path": Path(gguf.path).name}) for gguf in ggufs),
         deployed=deployed,
         parity=parity,
+        scores=scores,
     )
     write_json(stage.path / "models.json", models)
     return {"deployed": deployed, "greedy_equal": parity.greedy_equal, "greedy_prompts": parity.greedy_prompts}
@@ -161,11 +171,6 @@ def prompts_of(context: RunContext, rows: Sequence[DataRow]) -> list[tuple[ChatM
         )
         for row in rows
     ]
-
-
-def _quantizations(context: RunContext) -> list[Quantization]:
-    wanted = [context.config.lm.quantization, *context.config.export.quantizations]
-    return [quantization for quantization in dict.fromkeys(wanted) if quantization != "f16"]
 
 
 def _metadata(context: RunContext) -> dict[str, str]:

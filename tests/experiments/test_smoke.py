@@ -50,5 +50,6 @@ def test_the_whole_road(path: Path, tmp_path: Path) -> None:
     assert all((run / plan.name / "stage.json").is_file() for plan in ROAD)
     report = (run / "report.md").read_text(encoding="utf-8")
     assert "fine-tuned GGUF" in report
+    assert "What each quantization scores" in report
     deployed = read_gguf(run / "export" / f"tuned-{config.lm.quantization}.gguf")
     assert deployed.metadata["promptopt.experiment"] == config.name
