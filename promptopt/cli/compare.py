@@ -1,6 +1,7 @@
 """`promptopt compare`: one program on several GGUFs, and one table."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def compare(config: "ExperimentConfig", arguments: argparse.Namespace) -> int:
-    """Measure, print the table and return 0."""
+def compare(config: "ExperimentConfig", arguments: argparse.Namespace, quiet: Callable[[], None]) -> int:
+    """Measure, print the table and return 0; `quiet` is called once the libraries are loaded."""
     from rich.console import Console
     from rich.table import Table
 
@@ -31,6 +32,7 @@ def compare(config: "ExperimentConfig", arguments: argparse.Namespace) -> int:
     from promptopt.pipeline.comparing import compare_models
     from promptopt.rundir import read_json
 
+    quiet()
     with LiveProgress(f"{config.name} (compare)") as progress:
         folder = compare_models(
             config, arguments.models, arguments.split, arguments.limit, _candidates(arguments.candidate), progress

@@ -119,9 +119,7 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    config = _experiment(arguments)
-    _quiet_libraries()
-    return compare.compare(config, arguments)
+    return compare.compare(_experiment(arguments), arguments, _quiet_libraries)
 
 
 def _experiment(arguments: argparse.Namespace) -> "ExperimentConfig":
