@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from promptopt.lm.scripted import ScriptedLM as ScriptedLM
     from promptopt.metrics.base import Metric as Metric
     from promptopt.metrics.base import Score as Score
+    from promptopt.provider.qlora import QLoRAProvider as QLoRAProvider
     from promptopt.study.joint_optimizer import JointOptimizer as JointOptimizer
     from promptopt.study.optimize import OptimizeResult as OptimizeResult
     from promptopt.study.optimize import optimize as optimize
@@ -39,6 +40,7 @@ _HOMES = {
     "Metric": "promptopt.metrics.base",
     "OptimizeResult": "promptopt.study.optimize",
     "PromptoptError": "promptopt.errors",
+    "QLoRAProvider": "promptopt.provider.qlora",
     "Score": "promptopt.metrics.base",
     "ScriptedLM": "promptopt.lm.scripted",
     "TrainingRecipe": "promptopt.config.recipe",
@@ -59,6 +61,7 @@ __all__ = [
     "Metric",
     "OptimizeResult",
     "PromptoptError",
+    "QLoRAProvider",
     "Score",
     "ScriptedLM",
     "SearchConfig",

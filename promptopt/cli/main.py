@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptopt.cli import ask, inspect_data, publish, samples
-from promptopt.cli.serve import add_arguments, serve_model
+from promptopt.cli import ask, compare, inspect_data, publish, samples, serve
 from promptopt.errors import PromptoptError
 
 if TYPE_CHECKING:
@@ -75,9 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     validate = commands.add_parser("validate", help="report all problems of experiment files at once")
     validate.add_argument("files", nargs="*", type=Path, help="default: experiments/*/*.yaml")
     validate.set_defaults(command=_validate)
-    serve = commands.add_parser("serve", help="answer OpenAI's HTTP requests with a GGUF")
-    add_arguments(serve)
-    serve.set_defaults(command=serve_model)
     needed = commands.add_parser("samples", help="how many examples it takes to see a difference")
     samples.add_arguments(needed)
     needed.set_defaults(command=samples.print_samples)
@@ -88,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_arguments(upload)
     upload.set_defaults(command=publish.publish)
     _data_commands(commands.add_parser("data", help="look at data before anything runs on it"))
+    compared = commands.add_parser("compare", help="one program on several GGUFs, each with its best known prompt")
+    _experiment_arguments(compared, None)
+    compare.add_arguments(compared)
+    compared.set_defaults(command=_compare)
+    served = commands.add_parser("serve", help="answer OpenAI's HTTP requests with a GGUF")
+    serve.add_arguments(served)
+    served.set_defaults(command=serve.serve_model)
     models = commands.add_parser("models", help="list the GGUF and Hugging Face models at hand")
     models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
     models.set_defaults(command=_models)
@@ -141,6 +144,10 @@ def _worker(arguments: argparse.Namespace) -> int:
         trials = run_worker(config, progress)
     print(f"The study is finished; {trials} of its trials ran here.")
     return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    return compare.compare(_experiment(arguments), arguments, _quiet_libraries)
 
 
 def _experiment(arguments: argparse.Namespace) -> "ExperimentConfig":

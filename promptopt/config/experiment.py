@@ -159,7 +159,11 @@ class ExportConfig(ConfigModel):
     """Which GGUFs are made from the merged model, and how parity is proved.
 
     Attributes:
-        quantizations: files made beside f16, which is always made; the deployed one is `lm.quantization`.
+        quantizations: files made beside f16, which is always made, and beside the deployed one.
+        deploy: the quantization of the deployed file; None = `lm.quantization`; `auto` = the smallest file whose score
+            on val is at most `max_loss` below that of f16.
+        max_loss: of score, by the mean paired difference to f16.
+        score_rows: rows of val on which every file is scored; 0 = none.
         keep_merged: whether the merged model in Hugging Face format stays in `export/merged`; False removes its weights
             when the GGUFs are made, and keeps its tokenizer.
         parity_prompts: test prompts whose greedy continuations are compared (token ids are compared on all).
@@ -167,8 +171,17 @@ class ExportConfig(ConfigModel):
 
     quantizations: tuple[Quantization, ...] = ("q8_0", "q4_k_m")
     keep_merged: bool = True
+    deploy: Quantization | Literal["auto"] | None = None
+    max_loss: float = Field(default=0.01, ge=0, le=1)
+    score_rows: int = Field(default=40, ge=0)
     parity_prompts: int = Field(default=16, ge=1)
     parity_tokens: int = Field(default=24, ge=1)
+
+    @model_validator(mode="after")
+    def _auto_has_scores(self) -> "ExportConfig":
+        if self.deploy == "auto" and self.score_rows == 0:
+            raise ValueError("export.deploy `auto` chooses by scores, and export.score_rows is 0; set it above 0")
+        return self
 
 
 class ReportConfig(ConfigModel):

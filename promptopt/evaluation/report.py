@@ -47,7 +47,7 @@ def render_report(data: ReportData) -> str:
         search_section(data.search),
         prompt_section(data),
         finetune_section(data.finetune),
-        export_section(data.ggufs, data.parity),
+        export_section(data.ggufs, data.parity, data.quantizations, data.deployed),
         data_section(data.data),
         openings_section(data),
         run_section(data.run),

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from promptopt.evaluation.model_table import MeasuredModel
 from promptopt.evaluation.statistics import PairedDifference
 from promptopt.records import ChatMessage, EvaluationSummary, FinetuneResult, GgufModel, ParityReport, Record, SplitName
 
@@ -164,6 +165,7 @@ class ReportData(Record):
         summaries: in the order of the road: base model with a plain DSPy prompt, best prompt found, fine-tuned, GGUF.
         comparisons: of neighbours, and of the last with the first; pairs: of every two systems.
         openings: each time this run read its test split.
+        quantizations: the GGUFs, scored on val; deployed: file name of the one that is handed out.
         winning_prompt: messages rendered for one real example; `winning_layout`: the Layout as JSON.
     """
 
@@ -180,6 +182,8 @@ class ReportData(Record):
     finetune: FinetuneResult | None = None
     parity: tuple[ParityReport, ...] = ()
     ggufs: tuple[GgufModel, ...] = ()
+    quantizations: tuple[MeasuredModel, ...] = ()
+    deployed: str = ""
     data: DataOverview | None = None
     run: RunRecord | None = None
     warnings: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from pathlib import PurePath
 from typing import TypeVar
 
 from promptopt.evaluation.markdown import code, escape, fence, sparkline, table
+from promptopt.evaluation.model_table import MeasuredModel, model_rows
 from promptopt.evaluation.report_data import DataOverview, ReportData, RunRecord, SearchOverview, TrialLine
 from promptopt.records import FinetuneResult, GgufModel, LossPoint, ParityReport
 
@@ -134,8 +135,15 @@ def _rate(point: LossPoint) -> str:
     return "" if point.learning_rate is None else f"{point.learning_rate:.2e}"
 
 
-def export_section(ggufs: tuple[GgufModel, ...], parity: tuple[ParityReport, ...], *, sha256_digits: int = 12) -> str:
-    """Return the GGUF files, and how far llama.cpp agrees with the HF model."""
+def export_section(
+    ggufs: tuple[GgufModel, ...],
+    parity: tuple[ParityReport, ...],
+    scores: tuple[MeasuredModel, ...] = (),
+    deployed: str = "",
+    *,
+    sha256_digits: int = 12,
+) -> str:
+    """Return the GGUF files, what quantization cost, and how far llama.cpp agrees with the HF model."""
     parts = []
     if ggufs:
         rows = [
@@ -148,6 +156,14 @@ def export_section(ggufs: tuple[GgufModel, ...], parity: tuple[ParityReport, ...
             for model in ggufs
         ]
         parts += ["## GGUF files", table([["file", "quantization", "size", "sha256"], *rows])]
+    if scores:
+        cells = [[escape(cell) for cell in row] for row in model_rows(scores)]
+        parts += [
+            "### What each quantization scores",
+            table(cells, numbers_from=1),
+            f"On {scores[0].summary.n} val examples, which the search has seen too; differences to the first file are "
+            f"paired, with 95 % interval. Deployed: {code(deployed)}.",
+        ]
     if parity:
         rows = [
             [

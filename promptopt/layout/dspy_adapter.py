@@ -63,6 +63,14 @@ def keep_spec(signature: type[dspy.Signature], spec: SignatureSpec) -> None:
 _SPECS: "weakref.WeakKeyDictionary[type[dspy.Signature], SignatureSpec]" = weakref.WeakKeyDictionary()
 
 
+_OWN_LAYOUTS: "weakref.WeakKeyDictionary[type[dspy.Signature], Layout]" = weakref.WeakKeyDictionary()
+
+
+def note_layout(signature: type[dspy.Signature], layout: Layout) -> None:
+    """Remember that the predictor of `signature` runs under `layout`: DSPy hands on signatures, not predictors."""
+    _OWN_LAYOUTS[signature] = layout
+
+
 def _read_signature(signature: type[dspy.Signature]) -> SignatureSpec:
     return SignatureSpec(
         instructions=signature.instructions,
@@ -158,19 +166,27 @@ class LayoutAdapter(dspy.ChatAdapter):
         demos: list[dict[str, Any]],
         inputs: dict[str, Any],
         outputs: dict[str, Any],
-    ) -> dict[str, list[Any]]:
+    ) -> dict[str, Any]:
         """Return {"messages": prompt and answer}; the answer is one message, which starts with the prefill.
+
+        Where the layout has a prefill, {"prefill": text} beside it says how much of the answer is given, not learnt.
+        A signature whose predictor carries a layout of its own is written in that one: so it is served.
 
         Raises:
             ConfigError: as `format`.
             DataError: `outputs` lacks a field that the answer cannot do without.
         """
+        own = _OWN_LAYOUTS.get(signature, self.layout)
+        if own != self.layout:
+            return LayoutAdapter(own).format_finetune_data(signature, demos, inputs, outputs)
         spec = signature_spec(signature)
         messages = self.format(signature, demos, inputs)
-        if prefill_text(self.layout, spec):
+        prefill = prefill_text(self.layout, spec)
+        if prefill:
             messages = messages[:-1]
         answer = render_completion(self.layout, spec, _json_values(with_reasoning(self.layout, spec), outputs))
-        return {"messages": [*messages, {"role": "assistant", "content": answer}]}
+        row: dict[str, Any] = {"messages": [*messages, {"role": "assistant", "content": answer}]}
+        return {**row, "prefill": prefill} if prefill else row
 
     def format_user_message_content(
         self,

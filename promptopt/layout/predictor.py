@@ -7,7 +7,7 @@ from typing import Any
 
 import dspy
 
-from promptopt.layout.dspy_adapter import LayoutAdapter
+from promptopt.layout.dspy_adapter import LayoutAdapter, note_layout
 from promptopt.layout.spec import Layout
 
 
@@ -15,14 +15,17 @@ class LaidOut:
     """Mixin of a predictor whose calls run under its own LayoutAdapter, whatever is configured globally."""
 
     layout: Layout
+    signature: type[dspy.Signature]
 
     def forward(self, **kwargs: Any) -> dspy.Prediction:
         """Run the predictor's own forward under the layout."""
+        note_layout(self.signature, self.layout)
         with dspy.context(adapter=LayoutAdapter(self.layout)):
             return super().forward(**kwargs)  # type: ignore[misc]
 
     async def aforward(self, **kwargs: Any) -> dspy.Prediction:
         """Run the predictor's own aforward under the layout."""
+        note_layout(self.signature, self.layout)
         with dspy.context(adapter=LayoutAdapter(self.layout)):
             return await super().aforward(**kwargs)  # type: ignore[misc]
 

@@ -1,10 +1,11 @@
-"""What the evaluator needs from a language model: `ChatLM`, and what it gets back: `Completion`.
+"""What the evaluator needs from a language model: `ChatLM`, what it gets back, and who tunes it: `TunesModels`.
 
 Knows no engine, no server and not DSPy; `promptopt.lm.dspy_chat.as_chat_lm` turns any `dspy.LM` into a `ChatLM`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 FinishReason = Literal["stop", "length"]
@@ -54,6 +55,28 @@ class Completion:
     latency_s: float
     cached: bool
     logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TunedFiles:
+    """The files of a model that was tuned.
+
+    Attributes:
+        gguf: the model; None = the base that was tuned.
+        lora: LoRA GGUFs on top of it.
+    """
+
+    gguf: Path | None = None
+    lora: tuple[Path, ...] = ()
+
+
+@runtime_checkable
+class TunesModels(Protocol):
+    """What tunes models and knows them by name again."""
+
+    def tuned(self, model: str) -> TunedFiles | None:
+        """Return the files of the model that was tuned under this name; None for any other name."""
+        ...
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """What the stages of a run share: the config, the folder, and the objects the config names, built once and late."""
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -60,20 +61,30 @@ class RunContext:
         if gguf not in self._lms:
             # One model at a time: a stage must fit into memory alone, not beside those before it.
             self.close_lms()
-            settings = self.config.lm
-            self._lms[gguf] = LlamaCpp(
-                gguf,
-                n_ctx=settings.n_ctx,
-                max_tokens=settings.max_tokens,
-                temperature=settings.temperature,
-                parallel=settings.parallel,
-                # Threads meet the engine in any order; the same command must still give the same answers.
-                batch_invariant=True,
-                n_threads=settings.n_threads,
-                n_gpu_layers=settings.n_gpu_layers,
-                seed=self.config.seed,
-            )
+            self._lms[gguf] = self.new_lm(gguf)
         return self._lms[gguf]
+
+    def new_lm(self, gguf: Path, *, alone: bool = False) -> LlamaCpp:
+        """Return an LM on `gguf` with this run's settings, which the caller closes.
+
+        Args:
+            alone: in a process of its own (where the system can), and every answer computed: for measuring.
+        """
+        settings = self.config.lm
+        return LlamaCpp(
+            gguf,
+            n_ctx=settings.n_ctx,
+            max_tokens=settings.max_tokens,
+            temperature=settings.temperature,
+            parallel=settings.parallel,
+            # Threads meet the engine in any order; the same command must still give the same answers.
+            batch_invariant=True,
+            n_threads=settings.n_threads,
+            n_gpu_layers=settings.n_gpu_layers,
+            seed=self.config.seed,
+            isolated=alone and os.name == "posix",
+            cache_dir=None if alone else "user",
+        )
 
     def close_lms(self) -> None:
         """Free the loaded model, before training or another model needs its memory."""

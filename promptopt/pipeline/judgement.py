@@ -1,6 +1,5 @@
 """The stage `evaluate`: the only reader of the test split, which measures every step of the road with one evaluator."""
 
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +8,10 @@ from pydantic import Field, JsonValue
 from promptopt.candidate import Candidate
 from promptopt.errors import StageError
 from promptopt.evaluation.compare import summarise
-from promptopt.evaluation.evaluate import Evaluator, iterate_rows
 from promptopt.evaluation.report_data import DataOverview
 from promptopt.evaluation.slices import slice_labels
-from promptopt.evaluation.throughput import Throughput
 from promptopt.pipeline.context import RunContext
+from promptopt.pipeline.measuring import measured_records
 from promptopt.pipeline.openings import open_test_split
 from promptopt.pipeline.prepare import base_gguf
 from promptopt.pipeline.prompts import student_of
@@ -54,18 +52,32 @@ def evaluate_settings(context: RunContext) -> JsonValue:
     return {"tuned": "export" in context.stages, "slices": list(context.config.report.slices)}
 
 
-def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
-    """Measure every column on test; write evaluate/<column>.jsonl and evaluate/results.json."""
+def read_test(context: RunContext, measured: JsonValue) -> list[DataRow]:
+    """Return the rows of test, for the last word: this stage, and `promptopt compare --split test`.
+
+    Args:
+        measured: what is measured on them; see `openings`.
+
+    Raises:
+        StageError: something else was measured on them before, and nobody said why they should be read again.
+    """
     data = context.stages["data"]
     test = read_json(data.path / "overview.json", DataOverview).fingerprints["test"]
-    measured = hash_inputs({name: context.stages[name].inputs for name in MEASURED if name in context.stages})
-    open_test_split(context.run.path, measured, test, context.open_test_again)
-    rows = read_jsonl(data.path / "test.jsonl", DataRow)
+    open_test_split(context.run.path, hash_inputs(measured), test, context.open_test_again)
+    return read_jsonl(data.path / "test.jsonl", DataRow)
+
+
+def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
+    """Measure every column on test; write evaluate/<column>.jsonl and evaluate/results.json."""
+    rows = read_test(context, {name: context.stages[name].inputs for name in MEASURED if name in context.stages})
     slices = slice_labels(rows, context.config.data.inputs, context.config.report.slices)
     columns = _columns(context)
     summaries = []
     for number, column in enumerate(columns):
-        records = _measure(context, stage, column, rows, number * len(rows), len(columns) * len(rows))
+        records = measured_records(
+            context, context.lm(column.gguf), column.candidate, rows, stage.path / f"{column.name}.jsonl",
+            column.title, number * len(rows), len(columns) * len(rows),
+        )  # fmt: skip
         summaries.append(summarise(column.name, column.title, "test", records, context.config.seed))
     parity = None
     if "export" in context.stages:
@@ -74,25 +86,6 @@ def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         parity = prove_parity(context, exported / "merged", exported / "tuned-f16.gguf", prompts, greedy_prompts=0)
     write_json(stage.path / "results.json", RoadResults(summaries=tuple(summaries), parity=parity, slices=slices))
     return {summary.name: summary.mean for summary in summaries}
-
-
-def _measure(
-    context: RunContext, stage: Stage, column: Column, rows: list[DataRow], before: int, total: int
-) -> list[ExampleRecord]:
-    """Return the column's record of every row; `before` of `total` examples were done by the columns before it."""
-    evaluator = Evaluator(
-        context.program, column.candidate, context.lm(column.gguf), context.metric, context.config.data.inputs
-    )
-    # One per column: each model has its own pace.
-    throughput = Throughput()
-    records: list[ExampleRecord] = []
-    running = iterate_rows(evaluator, rows, stage.path / f"{column.name}.jsonl", stops=(), throughput=throughput)
-    with closing(running):
-        for record in running:
-            records.append(record)
-            done = before + len(records)
-            context.progress.step(done, total, column.title, throughput.speed(total - done).text)
-    return records
 
 
 def road_results(context: RunContext) -> RoadResults:
@@ -118,7 +111,7 @@ def _columns(context: RunContext) -> list[Column]:
         exported = context.stages["export"].path
         student = student_of(context)
         models = read_json(exported / "models.json", ExportedModels)
-        quantization = context.config.lm.quantization
+        quantization = Path(models.deployed).stem.removeprefix("tuned-")
         columns += [
             Column("tuned_f16", "fine-tuned (full precision, f16)", exported / "tuned-f16.gguf", student),
             Column("tuned_gguf", f"fine-tuned GGUF ({quantization})", exported / models.deployed, student),

@@ -86,6 +86,8 @@ def report_data(context: RunContext) -> ReportData:
         finetune=read_json(context.stages["finetune"].path / "result.json", FinetuneResult) if tuned else None,
         parity=parity,
         ggufs=exported.ggufs if exported else (),
+        quantizations=exported.scores if exported else (),
+        deployed=exported.deployed if exported else "",
         data=_data_overview(context),
         run=_run_record(context),
         warnings=_warnings(parity),

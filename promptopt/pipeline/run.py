@@ -112,6 +112,11 @@ def run_worker(config: ExperimentConfig, progress: Progress | None = None) -> in
     return work_on_search(context)
 
 
+def prepare_data(context: RunContext) -> None:
+    """Run the stage `data`, unless it is finished."""
+    _pass(context, ROAD[0], None)
+
+
 def _prepare_for_work(context: RunContext, plan: StagePlan) -> None:
     for attempt in range(_LOCK_ATTEMPTS):
         if context.take(plan.name, plan.settings(context), plan.after):

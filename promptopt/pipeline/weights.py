@@ -7,11 +7,13 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 
 from promptopt.errors import StageError
+from promptopt.evaluation.model_table import MeasuredModel
 from promptopt.lm.gguf_program import program_metadata
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.deployables import MERGED, carried_program, drop_merged_weights, write_side_files
 from promptopt.pipeline.prepare import read_split
 from promptopt.pipeline.prompts import student_of
+from promptopt.pipeline.quantizations import deployed_quantization, score_quantizations, wanted_quantizations
 from promptopt.pipeline.searching import trained_folder, tuned_winner
 from promptopt.records import (
     ChatMessage,
@@ -20,7 +22,6 @@ from promptopt.records import (
     GgufModel,
     LossPoint,
     ParityReport,
-    Quantization,
     Record,
 )
 from promptopt.rundir import Stage, read_json, write_json
@@ -30,7 +31,8 @@ class ExportedModels(Record):
     """What the export stage left behind.
 
     Attributes:
-        ggufs: the first of them f16; deployed: file name of the one to serve.
+        ggufs: the first of them f16; deployed: file name of the one that is measured on test and handed out.
+        scores: of each file, on val; empty where `export.score_rows` is 0.
         parity: how the f16 file agrees with HF.
         lora: the LoRA weights as a GGUF for the base; None where llama.cpp cannot apply them.
         left_out: file name -> why it was not written.
@@ -39,6 +41,7 @@ class ExportedModels(Record):
     ggufs: tuple[GgufModel, ...]
     deployed: str
     parity: ParityReport
+    scores: tuple[MeasuredModel, ...] = ()
     lora: GgufModel | None = None
     left_out: dict[str, str] = Field(default_factory=dict)
 
@@ -110,13 +113,15 @@ def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     context.progress.step(1, 4, "converting to GGUF")
     f16 = stage.path / "tuned-f16.gguf"
     ggufs = [convert_to_gguf(merged, f16, outtype="f16", metadata=program_metadata(carried_program(context)))]
-    for number, quantization in enumerate(_quantizations(context)):
-        context.progress.step(2, 4, f"quantizing {quantization} ({number + 1}/{len(_quantizations(context))})")
+    wanted = wanted_quantizations(context)
+    for number, quantization in enumerate(wanted):
+        context.progress.step(2, 4, f"quantizing {quantization} ({number + 1}/{len(wanted)})")
         ggufs.append(quantize_gguf(f16, stage.path / f"tuned-{quantization}.gguf", quantization))
     context.progress.step(3, 4, "comparing tokens with the Hugging Face model")
     prompts = prompts_of(context, read_split(context, "val"))
     parity = prove_parity(context, merged, f16, prompts, config.export.parity_prompts)
-    deployed = f"tuned-{config.lm.quantization}.gguf"
+    scores = score_quantizations(context, stage, ggufs)
+    deployed = f"tuned-{deployed_quantization(context, ggufs, scores)}.gguf"
     beside = write_side_files(context, f16, tuned / result.lora_dir, _hf_dir(context), deployed)
     if not config.export.keep_merged:
         drop_merged_weights(merged)
@@ -126,6 +131,7 @@ def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         parity=parity,
         lora=beside.lora,
         left_out=beside.left_out,
+        scores=scores,
     )
     write_json(stage.path / "models.json", models)
     return {"deployed": deployed, "greedy_equal": parity.greedy_equal, "greedy_prompts": parity.greedy_prompts}
@@ -177,11 +183,6 @@ def prompts_of(context: RunContext, rows: Sequence[DataRow]) -> list[tuple[ChatM
         )
         for row in rows
     ]
-
-
-def _quantizations(context: RunContext) -> list[Quantization]:
-    wanted = [context.config.lm.quantization, *context.config.export.quantizations]
-    return [quantization for quantization in dict.fromkeys(wanted) if quantization != "f16"]
 
 
 def _hf_dir(context: RunContext) -> Path:

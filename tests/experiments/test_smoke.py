@@ -63,6 +63,7 @@ def test_the_whole_road(path: Path, tmp_path: Path) -> None:
     report = (run / "report.md").read_text(encoding="utf-8")
     assert "fine-tuned GGUF" in report
     deployed = run / "export" / f"tuned-{config.lm.quantization}.gguf"
+    assert "What each quantization scores" in report
     assert read_gguf(deployed).metadata["promptopt.experiment"] == config.name
     _answers_alone(deployed, run, config)
     card = (run / "report" / "model_card.md").read_text(encoding="utf-8")

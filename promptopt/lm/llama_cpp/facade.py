@@ -15,7 +15,7 @@ from promptopt.lm.llama_cpp.model import LoadOptions
 from promptopt.lm.llama_cpp.sampling import Sampling
 from promptopt.lm.lm15_bridge import SUPPORTED_PARAMS
 from promptopt.lm.lm_call import lm_call, split_settings
-from promptopt.lm.protocol import Completion, Messages
+from promptopt.lm.protocol import Completion, Messages, TunesModels
 from promptopt.lm.user_cache import user_cache_dir
 
 
@@ -50,6 +50,7 @@ class LlamaCpp(dspy.LM):
         isolated: run the model in a child process. A crash in native code then fails the requests it was computing
             (LMError) instead of ending this process, and the next request starts the model again.
         callbacks: DSPy callbacks.
+        provider: what `finetune`, `launch` and `kill` call, e.g. `promptopt.QLoRAProvider`; None = nothing does.
 
     Raises:
         ModelError: the file is missing, damaged, has no chat template, or llama.cpp cannot run it.
@@ -80,6 +81,7 @@ class LlamaCpp(dspy.LM):
         max_waiting: int = 4096,
         isolated: bool = False,
         callbacks: list[Any] | None = None,
+        provider: dspy.Provider | None = None,
     ) -> None:
         path = Path(path)
         defaults = Sampling(temperature, top_p, top_k, min_p, seed)
@@ -111,6 +113,8 @@ class LlamaCpp(dspy.LM):
             engine=engine,
             async_engine=AsyncLocalEngine(engine),
             seed=seed,
+            provider=provider,
+            finetuning_model=str(path),
             **filters,
         )
 
@@ -152,6 +156,27 @@ class LlamaCpp(dspy.LM):
         engine = LocalEngine(self.chat, mine.defaults, mine.max_tokens, lora_set(lora))
         other: LlamaCpp = self.copy(engine=engine, async_engine=AsyncLocalEngine(engine))
         return other
+
+    def copy(self, **kwargs: Any) -> "LlamaCpp":
+        """Return a copy with other settings; as `model` one that `provider` tuned, which then answers with its weights.
+
+        Copies share the loaded base. DSPy calls it with the model that `finetune` made.
+        """
+        copied: LlamaCpp = super().copy(**kwargs)
+        name = kwargs.get("model")
+        if name is None or not isinstance(self.provider, TunesModels):
+            return copied
+        files = self.provider.tuned(name)
+        if files is None:
+            return copied
+        mine = self._engine_spec
+        if files.gguf is not None and files.gguf.resolve() != self.chat.path.resolve():
+            copied.chat = self.chat.of_file(files.gguf)
+            copied._settings = {**self._settings, "path": str(files.gguf)}
+        engine = LocalEngine(copied.chat, mine.defaults, mine.max_tokens, lora_set(files.lora))
+        copied._engine_spec, copied._async_engine_spec = engine, AsyncLocalEngine(engine)
+        copied.finetuning_model = name
+        return copied
 
     def complete_messages(
         self,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from promptopt.errors import ConfigError, ContextLengthError
+from promptopt.errors import ConfigError, ContextLengthError, LMError
 from promptopt.lm.cache import ResponseCache, cache_key
 from promptopt.lm.fingerprint import file_sha256
 from promptopt.lm.llama_cpp.batching.prefix_tree import token_key
@@ -59,6 +59,13 @@ class ChatRequest:
             raise ConfigError(f"logprobs is {self.logprobs}; allowed are None and numbers from 0 to {MAX_LOGPROBS}.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    model: NativeModel
+    template: ChatTemplate
+    engine: GenerationEngine
+
+
 class LocalChat:
     """A loaded model that answers prompts; thread-safe, and fastest when many are asked at once.
 
@@ -85,19 +92,67 @@ class LocalChat:
         self.path = path
         self.options = options
         self.cache = cache
+        self._prefix_reuse = prefix_reuse
+        self._isolated = isolated
         self._fingerprint: str | None = None
         self._fingerprint_lock = threading.Lock()
-        self.engine: GenerationEngine
-        model = NativeModel(path, options, vocab_only=isolated)
+        self._loading = threading.Lock()
+        self._closed = False
+        self._loaded: _Loaded | None = None
+        self.load()
+
+    def load(self) -> None:
+        """Load the model, unless it is loaded."""
+        self._in_memory()
+
+    def unload(self) -> None:
+        """Free the model's memory until it is needed again; requests that wait or run end with LMError."""
+        with self._loading:
+            loaded, self._loaded = self._loaded, None
+        if loaded is not None:
+            loaded.engine.close()
+
+    def of_file(self, path: Path) -> "LocalChat":
+        """Return another model, loaded with the same options."""
+        cache = None if self.cache is None else ResponseCache(self.cache.folder)
+        return LocalChat(path, self.options, cache=cache, prefix_reuse=self._prefix_reuse, isolated=self._isolated)
+
+    @property
+    def engine(self) -> GenerationEngine:
+        """What generates."""
+        return self._in_memory().engine
+
+    @property
+    def model(self) -> NativeModel:
+        """Weights and vocabulary; of an isolated engine the vocabulary alone."""
+        return self._in_memory().model
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The model's chat template."""
+        return self._in_memory().template
+
+    def _in_memory(self) -> "_Loaded":
+        loaded = self._loaded
+        if loaded is not None:
+            return loaded
+        with self._loading:
+            if self._closed:
+                raise LMError(f"The model {self.path.name} was closed; load it again.")
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def _load(self) -> "_Loaded":
+        model = NativeModel(self.path, self.options, vocab_only=self._isolated)
         try:
             specials = model.vocabulary.special_tokens()
-            self.template = ChatTemplate(model.info.chat_template, specials, model=str(path))
-            start = IsolatedEngine if isolated else Engine
-            self.engine = start(model, prefix_reuse=prefix_reuse)
+            template = ChatTemplate(model.info.chat_template, specials, model=str(self.path))
+            start = IsolatedEngine if self._isolated else Engine
+            return _Loaded(model, template, start(model, prefix_reuse=self._prefix_reuse))
         except BaseException:
             model.close()
             raise
-        self.model = model
 
     @property
     def fingerprint(self) -> str:
@@ -264,7 +319,10 @@ class LocalChat:
 
     def close(self) -> None:
         """Free the model and close the cache; later requests raise LMError."""
-        self.engine.close()
+        with self._loading:
+            self._closed = True
+        if self._loaded is not None:
+            self._loaded.engine.close()
         if self.cache is not None:
             self.cache.close()
 
