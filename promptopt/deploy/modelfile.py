@@ -22,6 +22,11 @@ from promptopt.lm.protocol import Messages
 from promptopt.records import AnswerSettings
 
 _QUOTES = '"""'
+_UNCONSTRAINED = (
+    "#",
+    "# It was evaluated with answers constrained by a grammar, which a Modelfile cannot hold: more of Ollama's answers",
+    "# may not be in the format.",
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,13 @@ class ServedPrompt:
         before: what precedes the question: system message and demo turns.
         question: the last user message, which the client sends.
         prefill: the beginning of the answer that is written for the model.
+        constrained: whether a grammar kept answers in their format.
     """
 
     before: tuple[dict[str, str], ...]
     question: str
     prefill: str
+    constrained: bool = False
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -58,9 +65,10 @@ def served_prompt(carried: GgufProgram) -> ServedPrompt:
     if any(field.type_name == HISTORY_TYPE for field in spec.inputs):
         raise ExportError("An input is a dspy.History, whose turns a Modelfile cannot hold.")
     inputs = {field.name: f"{{{field.name}}}" for field in spec.inputs}
-    messages = render_messages(carried.candidate.layout_of(name), spec, prompt.demos, inputs)
+    layout = carried.candidate.layout_of(name)
+    messages = render_messages(layout, spec, prompt.demos, inputs)
     prefill = messages.pop()["content"] if messages[-1]["role"] == "assistant" else ""
-    return ServedPrompt(tuple(messages[:-1]), messages[-1]["content"], prefill)
+    return ServedPrompt(tuple(messages[:-1]), messages[-1]["content"], prefill, layout.constrained)
 
 
 def modelfile(
@@ -85,6 +93,7 @@ def modelfile(
         "# evaluated if the user message has this form, with the values in the place of the names in braces:",
         "#",
         *(f"#   {line}".rstrip() for line in served.question.splitlines()),
+        *(_UNCONSTRAINED if served.constrained else ()),
         "",
         f"FROM ./{gguf_name}",
         f"TEMPLATE {_quoted(go_template(chat, served.prefill))}",

@@ -142,6 +142,13 @@ def test_a_prompt_that_a_modelfile_cannot_hold_is_refused(text: str, said: str) 
         modelfile("m.gguf", info(TEMPLATES["chatml"]), SPECIALS, carried(Layout(), text), SETTINGS)
 
 
+def test_a_grammar_that_ollama_does_not_have_is_said() -> None:
+    text = modelfile("m.gguf", info(TEMPLATES["chatml"]), SPECIALS, carried(Layout(constrained=True)), SETTINGS)
+    assert "constrained by a grammar, which a Modelfile cannot hold" in text
+    plain = modelfile("m.gguf", info(TEMPLATES["chatml"]), SPECIALS, carried(Layout()), SETTINGS)
+    assert ollama_double.parse(text) == ollama_double.parse(plain)
+
+
 def test_several_predictors_have_no_modelfile(carrying: Callable[..., Path]) -> None:
     class Two(dspy.Module):
         def __init__(self) -> None:
