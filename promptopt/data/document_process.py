@@ -22,6 +22,7 @@ _BYTES_PER_CHARACTER = 6
 """JSON writes a control character as \\u and four digits; no character takes more."""
 _SPARE_BYTES = 1 << 20
 _START_S = 30.0
+_END_S = 2.0
 
 
 class DocumentProcess:
@@ -66,9 +67,10 @@ class DocumentProcess:
             UnreadableError: it is damaged, encrypted, binary, empty or beyond a limit, or the process died of it.
             DataError: no process can be started.
         """
+        has_read = self._read > 0
         answer = self._ask(path)
-        # Memory fills up over many documents; only a fresh process can say that it was this one.
-        if "worn" in answer and self._read > 1:
+        # Memory fills up over many documents, and one may do harm that shows at the next: ask a fresh process.
+        if "worn" in answer and has_read:
             self.close()
             answer = self._ask(path)
         if "worn" in answer:
@@ -95,10 +97,8 @@ class DocumentProcess:
         except TimeoutError as error:
             self.close()
             raise UnreadableError(f"took more than {self._limits.seconds:g} s to read (limits.seconds)") from error
-        except (OSError, EOFError) as error:
-            code = child.wait()
-            self.close()
-            raise UnreadableError(f"crashed the process that read it ({_cause(code)})") from error
+        except (OSError, EOFError, ValueError):
+            return {"worn": f"crashed the process that read it ({_cause(child)})"}
         except BaseException:
             self.close()
             raise
@@ -148,7 +148,11 @@ class DocumentProcess:
         return self._child
 
 
-def _cause(code: int) -> str:
+def _cause(child: "subprocess.Popen[bytes]") -> str:
+    try:
+        code = child.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        return "it goes on, but its answer makes no sense"
     if code < 0:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name
