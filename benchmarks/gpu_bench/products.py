@@ -1,0 +1,82 @@
+"""Other ways to compute the low-rank parts of several sets, to be measured against promptopt's."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+
+PRODUCTS = ("per set", "adapter_names", "batched", "masked")
+"""`per set` is what promptopt does: a product for each set's rows, put together again."""
+
+Delta = Callable[[Any, "list[tuple[str, int]]", torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def batched(layer: Any, sets: list[tuple[str, int]], x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """One batched product; ranks are padded to the largest. Needs the same number of rows in every set."""
+    rank = max(layer.r[name] for name, _ in sets)
+    down = torch.stack([pad(layer.lora_A[name].weight, (0, 0, 0, rank - layer.r[name])) for name, _ in sets])
+    up = torch.stack(
+        [pad(layer.lora_B[name].weight * layer.scaling[name], (0, rank - layer.r[name])) for name, _ in sets]
+    )
+    flat = x.reshape(len(sets), -1, x.shape[-1])
+    delta = torch.bmm(torch.bmm(flat, down.transpose(1, 2).to(x.dtype)), up.transpose(1, 2).to(x.dtype))
+    return out + delta.reshape(out.shape)
+
+
+def masked(layer: Any, sets: list[tuple[str, int]], x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """One product with the weights of all sets side by side; a row keeps the part of its own set."""
+    down = torch.cat([layer.lora_A[name].weight for name, _ in sets]).to(x.dtype)
+    up = torch.cat([layer.lora_B[name].weight * layer.scaling[name] for name, _ in sets], dim=1).to(x.dtype)
+    own = x.new_zeros(len(x), 1, len(down))
+    row = column = 0
+    for name, rows in sets:
+        own[row : row + rows, :, column : column + layer.r[name]] = 1
+        row, column = row + rows, column + layer.r[name]
+    return out + ((x @ down.T) * own) @ up.T
+
+
+@contextmanager
+def computed_by(shared: Any, product: str) -> Iterator[None]:
+    """Let `shared` (a SharedForward) compute its low-rank parts by `product` meanwhile."""
+    if product == "per set":
+        yield
+    elif product == "adapter_names":
+        with _by_adapter_names(shared):
+            yield
+    else:
+        way: Delta = {"batched": batched, "masked": masked}[product]
+
+        def add_deltas(layer: Any, number: int, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+            slices = shared._slices
+            return way(layer, [(part.lora.name, part.rows) for part in slices], x, out) if slices else out
+
+        shared.add_deltas = add_deltas
+        try:
+            yield
+        finally:
+            del shared.add_deltas
+
+
+@contextmanager
+def _by_adapter_names(shared: Any) -> Iterator[None]:
+    """PEFT's own path for mixed batches, opened to training by a pre-hook on every layer."""
+
+    def named(layer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        names = [part.lora.name for part in shared._slices for _ in range(part.rows)]
+        return args, {**kwargs, "adapter_names": names}
+
+    layers = shared._layers()
+    handles = [layer.register_forward_pre_hook(named, with_kwargs=True) for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = False
+    shared.add_deltas = lambda layer, number, x, out: out
+    try:
+        yield
+    finally:
+        del shared.add_deltas
+        for layer in layers:
+            layer._disable_adapters = True
+        for handle in handles:
+            handle.remove()
