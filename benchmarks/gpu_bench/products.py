@@ -21,8 +21,9 @@ def batched(layer: Any, sets: list[tuple[str, int]], x: torch.Tensor, out: torch
         [pad(layer.lora_B[name].weight * layer.scaling[name], (0, rank - layer.r[name])) for name, _ in sets]
     )
     flat = x.reshape(len(sets), -1, x.shape[-1])
-    delta = torch.bmm(torch.bmm(flat, down.transpose(1, 2).to(x.dtype)), up.transpose(1, 2).to(x.dtype))
-    return out + delta.reshape(out.shape)
+    narrow = torch.bmm(flat, down.transpose(1, 2).to(x.dtype))
+    wide = out.reshape(len(sets), -1, out.shape[-1])
+    return torch.baddbmm(wide, narrow, up.transpose(1, 2).to(x.dtype)).view(out.shape)
 
 
 def masked(layer: Any, sets: list[tuple[str, int]], x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -34,7 +35,8 @@ def masked(layer: Any, sets: list[tuple[str, int]], x: torch.Tensor, out: torch.
     for name, rows in sets:
         own[row : row + rows, :, column : column + layer.r[name]] = 1
         row, column = row + rows, column + layer.r[name]
-    return out + ((x @ down.T) * own) @ up.T
+    narrow = ((x @ down.T) * own).flatten(0, 1)
+    return torch.addmm(out.flatten(0, 1), narrow, up.T).view(out.shape)
 
 
 @contextmanager

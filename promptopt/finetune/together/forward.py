@@ -117,12 +117,12 @@ class SharedForward:
         parts: list[Tensor] = []
         start = 0
         for part in self._slices:
-            rows = x if part.rows is None else x[start : start + part.rows]
-            parts.append(_delta(layer, number, part, rows, out))
-            start += len(rows)
+            end = len(x) if part.rows is None else start + part.rows
+            parts.append(_with_delta(layer, number, part, x[start:end], out[start:end]))
+            start = end
         if not parts:
             return out
-        return out + (parts[0] if len(parts) == 1 else torch.cat(parts))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _layers(self) -> list[Any]:
         return [module for module in self.model.modules() if isinstance(module, LoraLayer)]
@@ -151,13 +151,14 @@ class _LayerHook:
         return self._owner.add_deltas(layer, self._number, args[0], out)
 
 
-def _delta(layer: Any, number: int, part: Slice, x: "Tensor", out: "Tensor") -> "Tensor":
+def _with_delta(layer: Any, number: int, part: Slice, x: "Tensor", out: "Tensor") -> "Tensor":
     name = part.lora.name
     if name not in layer.lora_A:  # the set leaves this layer alone
-        return out.new_zeros(len(x), *out.shape[1:])
+        return out
     if part.noise is not None and part.lora.recipe.dropout:
         x = drop_out(x, part.lora.recipe.dropout, part.tokens, part.noise, number)
     if not torch.is_autocast_enabled(x.device.type):
         x = x.to(layer.lora_A[name].weight.dtype)
-    delta: Tensor = layer.lora_B[name](layer.lora_A[name](x)) * layer.scaling[name]
-    return delta.to(out.dtype)
+    # Scaled where it is narrow, and added by the product itself: on a CPU passes over the wide result cost most.
+    narrow = layer.lora_A[name](x).flatten(0, 1) * layer.scaling[name]
+    return torch.addmm(out.flatten(0, 1), narrow, layer.lora_B[name].weight.T).view(out.shape)
