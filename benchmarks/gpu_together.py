@@ -5,9 +5,9 @@
 
 One CUDA GPU, random weights. `x` is the time of one forward and backward per set, one after the other, divided by that
 of all at once; fastest of the rounds, in which the sides take turns. `--products` measures ways to compute the low-rank
-parts: PEFT's `adapter_names`, a product per set (what promptopt does), one batched product with ranks padded, one
-product of all sets with the others' part masked. `--trainings` measures whole short trainings: `finetune` N times on
-one resident base against `finetune_together`.
+parts: one batched product with ranks padded (what promptopt does where all sets have as many rows), a product per set
+(what it does elsewhere), PEFT's `adapter_names`, one product of all sets with the others' part masked. `--trainings`
+measures whole short trainings: `finetune` N times on one resident base against `finetune_together`.
 
 Without a GPU it says so and ends; `--device cpu` measures on one thread of a CPU, in processor time, which other work
 on the machine changes little. `--tiny` checks the code on a tiny model.

@@ -1,29 +1,13 @@
 """Other ways to compute the low-rank parts of several sets, to be measured against promptopt's."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 
-PRODUCTS = ("per set", "adapter_names", "batched", "masked")
-"""`per set` is what promptopt does: a product for each set's rows, put together again."""
-
-Delta = Callable[[Any, "list[tuple[str, int]]", torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def batched(layer: Any, sets: list[tuple[str, int]], x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """One batched product; ranks are padded to the largest. Needs the same number of rows in every set."""
-    rank = max(layer.r[name] for name, _ in sets)
-    down = torch.stack([pad(layer.lora_A[name].weight, (0, 0, 0, rank - layer.r[name])) for name, _ in sets])
-    up = torch.stack(
-        [pad(layer.lora_B[name].weight * layer.scaling[name], (0, rank - layer.r[name])) for name, _ in sets]
-    )
-    flat = x.reshape(len(sets), -1, x.shape[-1])
-    narrow = torch.bmm(flat, down.transpose(1, 2).to(x.dtype))
-    wide = out.reshape(len(sets), -1, out.shape[-1])
-    return torch.baddbmm(wide, narrow, up.transpose(1, 2).to(x.dtype)).view(out.shape)
+PRODUCTS = ("batched", "per set", "adapter_names", "masked")
+"""`batched` is what promptopt does where all sets have as many rows, and `per set` elsewhere."""
 
 
 def masked(layer: Any, sets: list[tuple[str, int]], x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -42,17 +26,20 @@ def masked(layer: Any, sets: list[tuple[str, int]], x: torch.Tensor, out: torch.
 @contextmanager
 def computed_by(shared: Any, product: str) -> Iterator[None]:
     """Let `shared` (a SharedForward) compute its low-rank parts by `product` meanwhile."""
-    if product == "per set":
+    if product == "batched":
         yield
+    elif product == "per set":
+        shared.grouped = False
+        yield
+        shared.grouped = True
     elif product == "adapter_names":
         with _by_adapter_names(shared):
             yield
     else:
-        way: Delta = {"batched": batched, "masked": masked}[product]
 
         def add_deltas(layer: Any, number: int, x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
             slices = shared._slices
-            return way(layer, [(part.lora.name, part.rows) for part in slices], x, out) if slices else out
+            return masked(layer, [(part.lora.name, part.rows) for part in slices], x, out) if slices else out
 
         shared.add_deltas = add_deltas
         try:

@@ -8,7 +8,7 @@ import pytest
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import TrainingError
 from promptopt.finetune.arguments import optimizer_name, sft_arguments
-from promptopt.finetune.base_model import _attention
+from promptopt.finetune.base_model import _attention, quiet_libraries
 from promptopt.finetune.resident import ResidentBase
 
 
@@ -33,7 +33,8 @@ def test_flash_attention_is_taken_where_it_is_installed(device: str, installed: 
 
 
 def test_a_batch_is_what_the_recipe_says(tmp_path: Path) -> None:
-    arguments = sft_arguments(TrainingRecipe(batch_size=3), tmp_path, 0, "cpu", 64, fresh=True)
+    with quiet_libraries():
+        arguments = sft_arguments(TrainingRecipe(batch_size=3), tmp_path, 0, "cpu", 64, fresh=True)
     assert arguments.train_batch_size == 3
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
+from torch.nn.functional import pad
 
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.finetune.lora import lora_config
@@ -56,6 +57,8 @@ class SharedForward:
 
     Attributes:
         model: the wrapped model; answers with the weights that `using` names, and with the bare base outside of it.
+        grouped: whether sets with equal numbers of rows go through one batched product, with ranks padded to the
+            largest; for measurements alone, it is faster (docs/weights.md).
 
     Raises:
         TrainingError: as `lora.lora_config`.
@@ -63,6 +66,7 @@ class SharedForward:
 
     def __init__(self, base: "PreTrainedModel", sets: Sequence[LoraSet]) -> None:
         self._slices: tuple[Slice, ...] = ()
+        self.grouped = True
         # Resolved while the model is bare: LoRA weights are linear layers, too.
         configs = [lora_config(base, lora.recipe) for lora in sets]
         model: Any = None
@@ -114,15 +118,19 @@ class SharedForward:
             number: of the layer in the model; decides its dropout.
             x: the layer's input, of shape (rows, tokens, width).
         """
-        parts: list[Tensor] = []
-        start = 0
-        for part in self._slices:
-            end = len(x) if part.rows is None else start + part.rows
-            parts.append(_with_delta(layer, number, part, x[start:end], out[start:end]))
-            start = end
-        if not parts:
+        if not self._slices:
             return out
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        if len(self._slices) == 1:
+            return _with_delta(layer, number, self._slices[0], x, out)
+        # Split at once: the gradient of every x[start:end] would be as large as x, and all of them summed.
+        sizes = self._sizes()
+        if self.grouped and len(set(sizes)) == 1 and all(part.lora.name in layer.lora_A for part in self._slices):
+            return _with_deltas(layer, number, self._slices, x, out)
+        parts = [
+            _with_delta(layer, number, part, own_x, own_out)
+            for part, own_x, own_out in zip(self._slices, x.split(sizes), out.split(sizes), strict=True)
+        ]
+        return torch.cat(parts)
 
     def _layers(self) -> list[Any]:
         return [module for module in self.model.modules() if isinstance(module, LoraLayer)]
@@ -130,14 +138,16 @@ class SharedForward:
     def _noisy_embeddings(self, module: Any, args: Any, out: "Tensor") -> "Tensor":
         if not any(part.noise and part.lora.recipe.neftune_noise for part in self._slices):
             return out
-        parts, start = [], 0
-        for part in self._slices:
-            rows = out if part.rows is None else out[start : start + part.rows]
+        parts = []
+        for part, rows in zip(self._slices, out.split(self._sizes(len(out))), strict=True):
             alpha = part.lora.recipe.neftune_noise
-            noisy = part.noise is not None and alpha is not None
-            parts.append(neftune(rows, alpha or 0.0, part.tokens, part.noise) if noisy and part.noise else rows)
-            start += len(rows)
+            if part.noise is not None and alpha is not None:
+                rows = neftune(rows, alpha, part.tokens, part.noise)
+            parts.append(rows)
         return torch.cat(parts)
+
+    def _sizes(self, rows: int = 0) -> list[int]:
+        return [rows if part.rows is None else part.rows for part in self._slices]
 
 
 class _LayerHook:
@@ -155,10 +165,32 @@ def _with_delta(layer: Any, number: int, part: Slice, x: "Tensor", out: "Tensor"
     name = part.lora.name
     if name not in layer.lora_A:  # the set leaves this layer alone
         return out
-    if part.noise is not None and part.lora.recipe.dropout:
-        x = drop_out(x, part.lora.recipe.dropout, part.tokens, part.noise, number)
+    x = _dropped_out(x, part, number)
     if not torch.is_autocast_enabled(x.device.type):
         x = x.to(layer.lora_A[name].weight.dtype)
     # Scaled where it is narrow, and added by the product itself: on a CPU passes over the wide result cost most.
     narrow = layer.lora_A[name](x).flatten(0, 1) * layer.scaling[name]
     return torch.addmm(out.flatten(0, 1), narrow, layer.lora_B[name].weight.T).view(out.shape)
+
+
+def _with_deltas(layer: Any, number: int, slices: "tuple[Slice, ...]", x: "Tensor", out: "Tensor") -> "Tensor":
+    names, sets = [part.lora.name for part in slices], len(slices)
+    rank = max(layer.r[name] for name in names)
+    down = torch.stack([pad(layer.lora_A[name].weight, (0, 0, 0, rank - layer.r[name])) for name in names])
+    up = torch.stack(
+        [pad(layer.lora_B[name].weight * layer.scaling[name], (0, rank - layer.r[name])) for name in names]
+    )
+    if any(part.noise is not None and part.lora.recipe.dropout for part in slices):
+        own = x.split(len(x) // sets)
+        x = torch.cat([_dropped_out(rows, part, number) for rows, part in zip(own, slices, strict=True)])
+    if not torch.is_autocast_enabled(x.device.type):
+        x = x.to(down.dtype)
+    narrow = torch.bmm(x.reshape(sets, -1, x.shape[-1]), down.transpose(1, 2))
+    wide = out.reshape(sets, -1, out.shape[-1])
+    return torch.baddbmm(wide, narrow, up.transpose(1, 2)).view(out.shape)
+
+
+def _dropped_out(x: "Tensor", part: Slice, number: int) -> "Tensor":
+    if part.noise is None or not part.lora.recipe.dropout:
+        return x
+    return drop_out(x, part.lora.recipe.dropout, part.tokens, part.noise, number)

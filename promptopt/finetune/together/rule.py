@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.extras import require
-from promptopt.finetune.base_model import is_out_of_memory
+from promptopt.finetune.base_model import is_out_of_memory, quiet_libraries
 from promptopt.finetune.checkpoints import write_atomically
 from promptopt.finetune.resident import ResidentBase
 from promptopt.finetune.together.train import alone_because
@@ -121,7 +121,7 @@ def _processor() -> str:
 
 
 def _timed(base: ResidentBase, recipes: Sequence[TrainingRecipe], tokens: int) -> TogetherTimes:
-    with base.lend() as loaded:
+    with quiet_libraries(), base.lend() as loaded:
         from promptopt.finetune.together.forward import LoraSet, SharedForward, Slice
         from promptopt.finetune.together.noise import NoiseSource
 

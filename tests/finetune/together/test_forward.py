@@ -43,10 +43,12 @@ def _trained_a_little(model: Any, seed: int) -> None:
             torch.nn.init.normal_(value, std=0.1, generator=generator)
 
 
-def _separate(base_dir: Path, folder: Path, number: int, batch: tuple[TokenRow, ...]) -> "list[Any]":
+def _separate(
+    base_dir: Path, folder: Path, number: int, recipe: TrainingRecipe, batch: tuple[TokenRow, ...]
+) -> "list[Any]":
     with quiet_libraries():
         base = load_base(base_dir, "none", device="cpu")
-        model = add_lora(base.model, RECIPES[number], seed=number)
+        model = add_lora(base.model, recipe, seed=number)
     _trained_a_little(model, number)
     save_weights(model, folder / str(number))
     log_probs, _ = completion_log_probs(model, padded(batch, 0))
@@ -63,16 +65,24 @@ def _shared(base_dir: Path, recipes: "tuple[TrainingRecipe, ...]" = RECIPES) -> 
         return SharedForward(base.model, sets), sets
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("checkpointing", "equal_rows"), [(False, False), (True, True), (False, True)])
 def test_gradients_are_those_of_separate_training(
-    base_dir: Path, rows: list[tuple[TokenRow, ...]], tmp_path: Path, checkpointing: bool
+    base_dir: Path, rows: list[tuple[TokenRow, ...]], tmp_path: Path, checkpointing: bool, equal_rows: bool
 ) -> None:
+    """Sets with equal numbers of rows and the same layers go through grouped products, others do not."""
     import torch
 
     from promptopt.finetune.together.forward import Slice
 
-    expected = [_separate(base_dir, tmp_path, number, batch) for number, batch in enumerate(rows)]
-    recipes = tuple(recipe.model_copy(update={"gradient_checkpointing": checkpointing}) for recipe in RECIPES)
+    if equal_rows:
+        everything = [row for batch in rows for row in batch]
+        rows = [(everything[number], everything[number + 3]) for number in range(3)]
+    changed = {"gradient_checkpointing": checkpointing, **({"target_modules": "all-linear"} if equal_rows else {})}
+    recipes = tuple(recipe.model_copy(update=changed) for recipe in RECIPES)
+    expected = [
+        _separate(base_dir, tmp_path, number, recipe, batch)
+        for number, (recipe, batch) in enumerate(zip(recipes, rows, strict=True))
+    ]
     shared, sets = _shared(base_dir, recipes)
     for number, lora_set in enumerate(sets):
         load_weights(shared.model, tmp_path / str(number), lora_set.name)
