@@ -17,7 +17,7 @@ def sft_arguments(
         longest_row: in tokens.
         fresh: whether training starts at step 0, which is evaluated then.
     """
-    return SFTConfig(
+    arguments = SFTConfig(
         output_dir=str(output_dir),
         seed=seed,
         data_seed=seed,
@@ -35,7 +35,7 @@ def sft_arguments(
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         neftune_noise_alpha=recipe.neftune_noise,
-        optim="adamw_torch",
+        optim=optimizer_name(recipe, device),
         loss_type=recipe.loss,
         completion_only_loss=False,  # labels are given
         packing=recipe.packing,
@@ -57,3 +57,16 @@ def sft_arguments(
         dataloader_pin_memory=device == "cuda",
         remove_unused_columns=False,
     )
+    if arguments.n_gpu > 1:
+        # The Trainer multiplies the batch by the GPUs it sees, though the base lies on one of them.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def optimizer_name(recipe: TrainingRecipe, device: str) -> str:
+    """Return TRL's name of the optimizer: AdamW, for 4-bit bases on CUDA with 8-bit states that can leave the GPU.
+
+    Paged states: Dettmers et al. 2023, arXiv 2305.14314. 8-bit states: Dettmers et al. 2021, arXiv 2110.02861;
+    bitsandbytes keeps those of small tensors in 32 bits.
+    """
+    return "paged_adamw_8bit" if device == "cuda" and recipe.base_quantization != "none" else "adamw_torch"

@@ -143,6 +143,7 @@ def _load_model(base_dir: Path, quantization: Quantization4, dtype: Any, device:
             dtype=dtype,
             quantization_config=config,
             device_map={"": device},
+            attn_implementation=_attention(transformers, device),
             local_files_only=True,
             trust_remote_code=False,
         )
@@ -156,6 +157,26 @@ def _load_model(base_dir: Path, quantization: Quantization4, dtype: Any, device:
             ) from error
         raise ModelError(f"The model in {base_dir} cannot be loaded: {error}") from error
     return cast("PreTrainedModel", model)
+
+
+def _attention(transformers: Any, device: str) -> str | None:
+    """Return FlashAttention's name where it is installed for the GPU; None lets transformers choose, which is SDPA."""
+    flash = device == "cuda" and transformers.utils.is_flash_attn_2_available()
+    return "flash_attention_2" if flash else None
+
+
+def require_one_process() -> None:
+    """Raise TrainingError under `accelerate launch` or torchrun with several processes.
+
+    Each would clear the folder of the others, write the same files and decide for itself when to stop.
+    """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes not in ("", "1"):
+        raise TrainingError(
+            f"This is one of {processes} processes (WORLD_SIZE), and a training runs in one. Start promptopt without "
+            "`accelerate launch` or torchrun; set CUDA_VISIBLE_DEVICES to choose the GPU, and start a worker per GPU "
+            "(`promptopt worker`) to use several."
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -89,12 +89,17 @@ class RunCallback(TrainerCallback):
         for point in points:
             for value in (point.loss, point.eval_loss):
                 if value is not None and not math.isfinite(value):
-                    raise TrainingError(
-                        f"The loss is {value} at step {point.step}: training has diverged. Lower the learning rate "
-                        f"(finetune.learning_rate, now {args.learning_rate:g}), or raise finetune.warmup_share."
-                    )
+                    raise diverged(value, point.step, args.learning_rate)
             if self._on_progress is not None:
                 self._on_progress(point, state.max_steps)
+
+
+def diverged(loss: float, step: int, learning_rate: float) -> TrainingError:
+    """Return the error of a training whose loss is no number."""
+    return TrainingError(
+        f"The loss is {loss} at step {step}: training has diverged. Lower the learning rate (finetune.learning_rate, "
+        f"now {learning_rate:g}), or raise finetune.warmup_share."
+    )
 
 
 def evaluation_steps(steps_per_epoch: int, eval_per_epoch: int, max_steps: int) -> frozenset[int]:

@@ -26,6 +26,8 @@ _TARGETS = {
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+DEFAULT_SET = "default"
+"""What PEFT calls the only LoRA weights of a model."""
 
 
 def add_lora(model: "PreTrainedModel", recipe: TrainingRecipe, seed: int) -> Any:
@@ -35,7 +37,16 @@ def add_lora(model: "PreTrainedModel", recipe: TrainingRecipe, seed: int) -> Any
         TrainingError: the model has none of the layers that `recipe.target_modules` means.
     """
     torch.manual_seed(seed)
-    config = LoraConfig(
+    return get_peft_model(model, lora_config(model, recipe))
+
+
+def lora_config(model: "PreTrainedModel", recipe: TrainingRecipe) -> LoraConfig:
+    """Return what PEFT needs to know of `recipe`, for `model`, which has no LoRA weights yet.
+
+    Raises:
+        TrainingError: the model has none of the layers that `recipe.target_modules` means.
+    """
+    return LoraConfig(
         r=recipe.rank,
         lora_alpha=cast(Any, recipe.alpha),  # annotated int, only ever divided
         use_rslora=recipe.rslora,
@@ -44,7 +55,6 @@ def add_lora(model: "PreTrainedModel", recipe: TrainingRecipe, seed: int) -> Any
         bias="none",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
 
 
 def _target_modules(model: "PreTrainedModel", wanted: str) -> str | list[str]:
@@ -80,22 +90,22 @@ def restore_values(model: Any, values: dict[str, torch.Tensor]) -> None:
             value.data = values[name]
 
 
-def save_weights(model: Any, folder: Path) -> None:
-    """Write the LoRA weights of the wrapped `model` to `folder`, and the config that names their base.
+def save_weights(model: Any, folder: Path, name: str = DEFAULT_SET) -> None:
+    """Write the LoRA weights called `name` of the wrapped `model` to `folder`, and the config that names their base.
 
     As PEFT's own `save_pretrained` does, without the model card, which takes longer than small weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    values = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file({name: value.contiguous() for name, value in values.items()}, folder / WEIGHTS, {"format": "pt"})
-    config = copy.copy(model.peft_config[model.active_adapter])
+    values = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    save_file({key: value.contiguous() for key, value in values.items()}, folder / WEIGHTS, {"format": "pt"})
+    config = copy.copy(model.peft_config[name])
     config.inference_mode = True
     config.save_pretrained(str(folder))
 
 
-def load_weights(model: Any, folder: Path) -> None:
-    """Put the LoRA weights in `folder` into the wrapped `model`."""
-    set_peft_model_state_dict(model, load_file(str(folder / WEIGHTS)))
+def load_weights(model: Any, folder: Path, name: str = DEFAULT_SET) -> None:
+    """Put the LoRA weights in `folder` into those called `name` of the wrapped `model`."""
+    set_peft_model_state_dict(model, load_file(str(folder / WEIGHTS)), adapter_name=name)
 
 
 def publish_weights(checkpoint: Path, target: Path) -> None:

@@ -23,6 +23,7 @@ from promptopt.finetune.base_model import (
     load_base,
     load_tokenizer,
     quiet_libraries,
+    require_one_process,
     resolve_residency,
     training_device,
 )
@@ -54,11 +55,13 @@ class ResidentBase:
 
     Raises:
         ModelError: the folder is incomplete.
+        TrainingError: this is one of several processes of a launcher.
         MissingExtraError: the `finetune` extra is not installed.
     """
 
     def __init__(self, base_dir: Path, quantization: Quantization4 = "nf4", residency: Residency = "auto") -> None:
         check_base_folder(base_dir)
+        require_one_process()
         for module in ("torch", "transformers", "peft", "trl", "datasets", "accelerate"):
             require(module)
         self.base_dir = base_dir

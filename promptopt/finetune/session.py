@@ -94,7 +94,7 @@ class TrainingSession:
         trainer = RowTrainer(
             val_rows=self._measured.rows,
             train_lengths=None if recipe.packing else lengths,
-            pad_id=_pad_id(self._base),
+            pad_id=pad_token(self._base),
             trained_tokens=0 if self._newest is None else self._newest[1].trained_tokens,
             clock=plan.judge.clock,
             model=model,
@@ -114,39 +114,63 @@ class TrainingSession:
 
     def _finish(self, trainer: RowTrainer, model: Any, stopped: bool) -> FinetuneResult:
         plan = self._plan
-        points = loss_points(trainer.state.log_history)
-        best = best_point(points)
-        if best is None or best.eval_loss is None:
-            raise TrainingError(f"Training ended after {trainer.state.global_step} steps without an evaluation.")
-        _warn_if_worse(points, best)
-        checkpoint = checkpoint_dir(plan.checkpoints, best.step)
-        lora.publish_weights(checkpoint, plan.out_dir / LORA_DIR)
-        if not plan.judge.asks:  # who judges checkpoints has seen what they answer
-            lora.load_weights(model, checkpoint)
-            self._log_stops(model)
-        return FinetuneResult(
-            lora_dir=LORA_DIR,
-            base_model=str(plan.base_dir),
-            base_quantization=self._base.held,
-            best_step=best.step,
-            best_eval_loss=best.eval_loss,
-            steps=trainer.state.global_step,
-            epochs=float(trainer.state.epoch or 0.0),
-            train_rows=len(self._rows.rows),
-            val_rows=len(self._measured.rows),
-            trained_tokens=trainer.trained_tokens,
-            trainable_parameters=lora.trainable_count(model),
-            wall_s=plan.judge.clock.seconds,
-            device=self._base.device,
-            stopped_early=stopped,
-            history=tuple(points),
+        result = publish_best(plan, self._base, self._rows, self._measured, trainer.state, trainer.trained_tokens)
+        result = result.model_copy(
+            update={"trainable_parameters": lora.trainable_count(model), "stopped_early": stopped}
         )
+        if not plan.judge.asks:  # who judges checkpoints has seen what they answer
+            lora.load_weights(model, plan.out_dir / LORA_DIR)
+            log_stops(model, self._measured, self._end_ids)
+        return result
 
-    def _log_stops(self, model: Any) -> None:
-        with contextlib.suppress(NotImplementedError):
-            check = check_stops(model, self._measured.rows, self._end_ids)
-            level = logging.INFO if check.stopped == check.asked else logging.WARNING
-            logger.log(level, "The tuned model ended its turn on %d of %d validation rows", check.stopped, check.asked)
+
+def publish_best(
+    plan: TrainingPlan,
+    base: LoadedBase,
+    rows: TokenizedRows,
+    measured: TokenizedRows,
+    state: TrainerState,
+    trained_tokens: int,
+) -> FinetuneResult:
+    """Copy the best checkpoint's weights to `lora/`; return the record of a training that ended at `state`.
+
+    What the trainer alone knows is left for it to fill in: the number of trained parameters, and whether it stopped
+    early.
+
+    Raises:
+        TrainingError: nothing was evaluated.
+    """
+    points = loss_points(state.log_history)
+    best = best_point(points)
+    if best is None or best.eval_loss is None:
+        raise TrainingError(f"Training ended after {state.global_step} steps without an evaluation.")
+    _warn_if_worse(points, best)
+    lora.publish_weights(checkpoint_dir(plan.checkpoints, best.step), plan.out_dir / LORA_DIR)
+    return FinetuneResult(
+        lora_dir=LORA_DIR,
+        base_model=str(plan.base_dir),
+        base_quantization=base.held,
+        best_step=best.step,
+        best_eval_loss=best.eval_loss,
+        steps=state.global_step,
+        epochs=float(state.epoch or 0.0),
+        train_rows=len(rows.rows),
+        val_rows=len(measured.rows),
+        trained_tokens=trained_tokens,
+        trainable_parameters=0,
+        wall_s=plan.judge.clock.seconds,
+        device=base.device,
+        stopped_early=False,
+        history=tuple(points),
+    )
+
+
+def log_stops(model: Any, measured: TokenizedRows, end_ids: frozenset[int]) -> None:
+    """Log on how many validation rows the tuned model ends its turn."""
+    with contextlib.suppress(NotImplementedError):
+        check = check_stops(model, measured.rows, end_ids)
+        level = logging.INFO if check.stopped == check.asked else logging.WARNING
+        logger.log(level, "The tuned model ended its turn on %d of %d validation rows", check.stopped, check.asked)
 
 
 def _warn_if_worse(points: list[LossPoint], best: LossPoint) -> None:
@@ -159,7 +183,7 @@ def _warn_if_worse(points: list[LossPoint], best: LossPoint) -> None:
         )
 
 
-def _pad_id(base: LoadedBase) -> int:
+def pad_token(base: LoadedBase) -> int:
     """Return any valid token: padding is masked out of attention and loss."""
     pad = base.tokenizer.pad_token_id
     eos = base.tokenizer.eos_token_id

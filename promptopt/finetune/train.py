@@ -82,7 +82,7 @@ def _finetune(plan: TrainingPlan, base: ResidentBase) -> FinetuneResult:
     if finished is not None:
         return finished
     with quiet_libraries():
-        limit, allowed = _longest_row(plan.recipe, plan.base_dir), plan.recipe.allowed_truncated_rows
+        limit, allowed = longest_row(plan.recipe, plan.base_dir), plan.recipe.allowed_truncated_rows
         rows = base.rows.tokenized(plan.train_rows, train, limit, allowed)
         measured = base.rows.tokenized(plan.val_rows, val, limit, allowed)
         result = _train(plan, base, rows, measured)
@@ -119,7 +119,7 @@ def _train_lent(plan: TrainingPlan, base: ResidentBase, rows: TokenizedRows, mea
         return TrainingSession(loaded, plan, rows, measured, base.end_ids).run()
 
 
-def _longest_row(recipe: TrainingRecipe, base_dir: Path) -> int:
+def longest_row(recipe: TrainingRecipe, base_dir: Path) -> int:
     """Return the longest row in tokens: what the recipe allows, or the model's context where that is shorter."""
     config = json.loads((base_dir / "config.json").read_text(encoding="utf-8"))
     context = config.get("max_position_embeddings")

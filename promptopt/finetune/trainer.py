@@ -4,7 +4,8 @@ Imported only when training starts: it imports torch, transformers and trl. Know
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -101,14 +102,9 @@ class RowTrainer(SFTTrainer):
         model = cast(Any, self.model)
         was_training = model.training
         model.eval()
-        total, count = 0.0, 0
-        with torch.no_grad(), self.compute_loss_context_manager():
-            for batch in evaluation_batches(self._val_rows, self.args.per_device_eval_batch_size, self._pad_id):
-                tensors = {name: tensor.to(self.args.device) for name, tensor in batch.items()}
-                log_probs, tokens = completion_log_probs(model, tensors)
-                total -= float(log_probs.double().sum())
-                count += tokens
-        metrics = {f"{metric_key_prefix}_loss": total / max(count, 1)}
+        with self.compute_loss_context_manager():
+            loss = mean_loss(model, self._val_rows, self.args.per_device_eval_batch_size, self._pad_id)
+        metrics = {f"{metric_key_prefix}_loss": loss}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         model.train(was_training)
@@ -122,21 +118,42 @@ class RowTrainer(SFTTrainer):
         root = Path(str(self.args.output_dir))
         folder = checkpoint_dir(root, self.state.global_step)
         shutil.rmtree(folder, ignore_errors=True)
-        try:
+        with full_disk_explained(folder):
             Trainer._save_checkpoint(self, model, trial)  # SFTTrainer's own only adds a model card
             mark_complete(folder, self.state.global_step, self._clock.seconds, self.trained_tokens)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            # A full disk has three faces: OSError, a RuntimeError from torch.save, and safetensors' own error.
-            if is_out_of_memory(error):
-                raise
-            free = shutil.disk_usage(root).free
-            raise TrainingError(
-                f"The checkpoint {folder} could not be written: {error or type(error).__name__}. The disk has "
-                f"{free / 1e6:.0f} MB left. Finished checkpoints are kept: free some space and start again, and "
-                "training goes on from the last of them."
-            ) from error
         best = best_point(loss_points(self.state.log_history))
         rotate(root, None if best is None else best.step)
+
+
+@contextmanager
+def full_disk_explained(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong while the checkpoint `folder` is written into a TrainingError; lack of memory stays.
+
+    A full disk has three faces: OSError, a RuntimeError from torch.save, and safetensors' own error.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        free = shutil.disk_usage(folder.parent).free
+        raise TrainingError(
+            f"The checkpoint {folder} could not be written: {error or type(error).__name__}. The disk has "
+            f"{free / 1e6:.0f} MB left. Finished checkpoints are kept: free some space and start again, and "
+            "training goes on from the last of them."
+        ) from error
+
+
+def mean_loss(model: Any, rows: Sequence[TokenRow], batch_size: int, pad_id: int) -> float:
+    """Return the mean negative log-likelihood per completion token over all `rows`, in nats, without gradients."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in evaluation_batches(rows, batch_size, pad_id):
+            tensors = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            log_probs, tokens = completion_log_probs(model, tensors)
+            total -= float(log_probs.double().sum())
+            count += tokens
+    return total / max(count, 1)
 
 
 def completion_span(labels: "Tensor") -> int:
