@@ -21,6 +21,13 @@ EXTRA_OF_MODULE = {
     "safetensors": "export",
     "starlette": "serve",
     "uvicorn": "serve",
+    "jsonschema": "metrics",
+    "referencing": "metrics",
+    "ipadic": "metrics",
+    "MeCab": "metrics",
+    "rouge_score": "metrics",
+    "sacrebleu": "metrics",
+    "sqlglot": "metrics",
 }
 """Top-level module name -> the extra of `promptopt` that installs it."""
 
