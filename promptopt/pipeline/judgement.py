@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from promptopt.candidate import Candidate
 from promptopt.errors import StageError
-from promptopt.evaluation.compare import summarise
+from promptopt.evaluation.compare import corpus_figures, summarise
 from promptopt.evaluation.evaluate import Evaluator, iterate_rows
 from promptopt.evaluation.throughput import Throughput
 from promptopt.pipeline.context import RunContext
@@ -49,7 +49,8 @@ def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     summaries = []
     for number, column in enumerate(columns):
         records = _measure(context, stage, column, rows, number * len(rows), len(columns) * len(rows))
-        summaries.append(summarise(column.name, column.title, "test", records, context.config.seed))
+        corpus = corpus_figures(context.metric, rows, records)
+        summaries.append(summarise(column.name, column.title, "test", records, context.config.seed, corpus))
     parity = None
     if "export" in context.stages:
         exported = context.stages["export"].path
