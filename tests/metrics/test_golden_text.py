@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from statistics import fmean
 
 import pytest
 from scipy.stats import mannwhitneyu
@@ -94,8 +95,9 @@ def test_banking77_labels_stay_77_after_normalisation() -> None:
     assert all(label_accuracy({"label": label}, {"label": f'"{label}".'}) == 1.0 for label in labels)
 
 
-def test_japanese_word_rouge_of_jsquad_humans_lies_beside_character_f1() -> None:
+def test_jsquad_humans_have_word_rouge_0_785_where_character_f1_is_0_813() -> None:
+    """No published figure: MeCab's words, pinned beside the published characters of the same 200 answers."""
     rows = list(read_jsonl_file("metrics_golden/jsquad_human_loo_valid.jsonl"))
     rouge = [metrics.rouge_1_ja({"answers": row["golds"]}, {"answer": row["prediction"]}) for row in rows]
-    characters = [row["f1"] for row in rows]
-    assert sum(rouge) / 200 == pytest.approx(sum(characters) / 200, abs=0.05)
+    assert fmean(rouge) == pytest.approx(0.785, abs=5e-4)
+    assert fmean(row["f1"] for row in rows) == pytest.approx(0.813, abs=5e-4)
