@@ -28,6 +28,13 @@ EXTRA_OF_MODULE = {
     "huggingface_hub": "hub",
     "starlette": "serve",
     "uvicorn": "serve",
+    "jsonschema": "metrics",
+    "referencing": "metrics",
+    "ipadic": "metrics",
+    "MeCab": "metrics",
+    "rouge_score": "metrics",
+    "sacrebleu": "metrics",
+    "sqlglot": "metrics",
 }
 """Top-level module name -> the extra of `promptopt` that installs it."""
 

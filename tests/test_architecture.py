@@ -24,7 +24,10 @@ HEAVY = {
     "litellm",
     "optuna",
     "llama_cpp",
+    "rouge_score",
+    "sacrebleu",
     "scipy",
+    "sqlglot",
 }
 HELP_LIMIT_S = 0.3
 # Written in two parts, so that this file does not name what it forbids.

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 import promptopt
 
 LAZY = {"dspy", "optuna", "torch", "llama_cpp", "transformers", "pydantic", "scipy"}
+LATE_IN_METRICS = {"dspy", "jsonschema", "MeCab", "nltk", "pydantic", "rouge_score", "sacrebleu", "scipy", "sqlglot"}
 
 
 def project(repository: Path) -> dict[str, Any]:
@@ -53,6 +54,12 @@ def test_unknown_name_says_what_there_is() -> None:
 
 def test_import_is_light(repository: Path) -> None:
     script = f"import sys, promptopt; print(sorted(set(sys.modules) & {LAZY!r}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_metrics_import_their_libraries_late(repository: Path) -> None:
+    script = f"import sys, promptopt.metrics; print(sorted(set(sys.modules) & {LATE_IN_METRICS!r}))"
     done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

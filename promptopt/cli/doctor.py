@@ -26,7 +26,7 @@ LOW_MEMORY_BYTES = 2 * GIB
 LOW_DISK_BYTES = 5 * GIB
 CHILD_TIMEOUT_S = 60.0
 BUILD_LINE = "pip install --force-reinstall --no-deps --no-cache-dir llama-cpp-python"
-DISTRIBUTIONS = {"llama_cpp": "llama-cpp-python", "docx": "python-docx"}
+DISTRIBUTIONS = {"llama_cpp": "llama-cpp-python", "docx": "python-docx", "MeCab": "mecab-python3"}
 """Module -> the name it is installed under, where the two differ."""
 
 

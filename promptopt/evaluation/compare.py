@@ -7,17 +7,26 @@ from statistics import fmean
 from promptopt.errors import DataError
 from promptopt.evaluation.report_data import Comparison
 from promptopt.evaluation.statistics import PairedDifference, bootstrap_interval, holm, paired_bootstrap
-from promptopt.records import EvaluationSummary, ExampleRecord, Outcome, SplitName
+from promptopt.metrics.base import Metric
+from promptopt.records import DataRow, EvaluationSummary, ExampleRecord, Outcome, SplitName
 
 
 def summarise(
-    name: str, title: str, split: SplitName, records: Sequence[ExampleRecord], seed: int
+    name: str,
+    title: str,
+    split: SplitName,
+    records: Sequence[ExampleRecord],
+    seed: int,
+    corpus: Mapping[str, float] | None = None,
 ) -> EvaluationSummary:
     """Return the summary of `records`.
 
     `n` counts all records. The mean and its interval are over SCORED and PARSE_FAILED (which scores 0); UNSCORED
     records are counted and left out. A detail is averaged over the scored records that have it, and is 0 where parsing
     failed. Tokens and latency are means over all records.
+
+    Args:
+        corpus: figures over all records together (`corpus_figures`), shown among the details.
 
     Raises:
         DataError: no record has a score.
@@ -37,8 +46,15 @@ def summarise(
         prompt_tokens=fmean(record.prompt_tokens for record in records),
         completion_tokens=fmean(record.completion_tokens for record in records),
         latency_s=fmean(record.latency_s for record in records),
-        details=_mean_details(records),
+        details=_mean_details(records) | {f"{name} (corpus)": value for name, value in (corpus or {}).items()},
     )
+
+
+def corpus_figures(metric: Metric, rows: Sequence[DataRow], records: Sequence[ExampleRecord]) -> Mapping[str, float]:
+    """Return the metric's figures over all records of `rows`; what did not parse counts as an empty prediction."""
+    fields = {row.id: row.fields for row in rows}
+    decided = [record for record in records if record.outcome is not Outcome.UNSCORED]
+    return metric.corpus((fields[record.example_id], record.prediction) for record in decided)
 
 
 def compare(a_records: Sequence[ExampleRecord], b_records: Sequence[ExampleRecord], seed: int) -> PairedDifference:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from promptopt.metrics.base import Fields, Metric, Score
+from promptopt.metrics.base import Fields, GoldMetric, Score
 from promptopt.metrics.values import feedback, gold_texts, text_of
 
 Language = Literal["en", "ja"]
@@ -46,7 +46,7 @@ def unit_f1(prediction: Sequence[str], gold: Sequence[str]) -> float:
 
 
 @dataclass(frozen=True)
-class _AnswerMetric(Metric):
+class _AnswerMetric(GoldMetric):
     """What exact match and F1 share: where the answers stand, and the language.
 
     Attributes:
@@ -59,10 +59,6 @@ class _AnswerMetric(Metric):
     prediction_field: str = "answer"
     gold_fields: tuple[str, ...] = ("answers", "answer")
     language: Language = "en"
-
-    def requires(self) -> tuple[str, ...]:
-        """Return the gold field if there is only one to look in; of several, none alone is indispensable."""
-        return self.gold_fields if len(self.gold_fields) == 1 else ()
 
     def _texts(self, example: Fields, prediction: Fields) -> tuple[tuple[str, ...], str]:
         golds = gold_texts(example, self.gold_fields, self.name)

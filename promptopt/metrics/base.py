@@ -1,7 +1,7 @@
 """The Metric contract and Score. Knows no concrete metric and no LM."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,3 +53,48 @@ class Metric(ABC):
     def requires(self) -> tuple[str, ...]:
         """Return the example fields without which no score is possible."""
         return ()
+
+    def requires_any(self) -> tuple[tuple[str, ...], ...]:
+        """Return groups of example fields; without at least one field of each group no score is possible."""
+        return ()
+
+    def lacking(self, fields: Container[str]) -> list[str]:
+        """Return what an example that has `fields` lacks, as a message names it ("answers or answer")."""
+        alone = [name for name in self.requires() if name not in fields]
+        groups = [group for group in self.requires_any() if not any(name in fields for name in group)]
+        return alone + [" or ".join(group) for group in groups]
+
+    def __mul__(self, other: "Metric | float") -> "Metric":
+        """Return `metric * metric` (their product) or `metric * 0.7` (a term of a weighted sum)."""
+        # Imported here: sums and products stand on this class.
+        from promptopt.metrics.combined import multiplied, weighted
+
+        if isinstance(other, Metric):
+            return multiplied(self, other)
+        return weighted(self, float(other)) if isinstance(other, int | float) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: "Metric") -> "Metric":
+        """Return the weighted sum of two terms, as in `0.7 * a + 0.3 * b`."""
+        from promptopt.metrics.combined import added
+
+        return added(self, other) if isinstance(other, Metric) else NotImplemented
+
+    def corpus(self, pairs: Iterable[tuple[Fields, Fields]]) -> Mapping[str, float]:
+        """Return figures over many examples and predictions that no mean of scores is, by name, each in [0, 1]."""
+        return {}
+
+
+class GoldMetric(Metric):
+    """A metric that finds its gold in the first of `gold_fields` that an example has with a value."""
+
+    gold_fields: tuple[str, ...]
+
+    def requires(self) -> tuple[str, ...]:
+        """Return the gold field if there is only one to look in."""
+        return self.gold_fields if len(self.gold_fields) == 1 else ()
+
+    def requires_any(self) -> tuple[tuple[str, ...], ...]:
+        """Return the gold fields if there are several to look in: none alone is indispensable."""
+        return (self.gold_fields,) if len(self.gold_fields) > 1 else ()

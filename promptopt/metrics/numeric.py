@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from promptopt.errors import DataError
-from promptopt.metrics.base import Fields, Metric, Score
+from promptopt.metrics.base import Fields, GoldMetric, Score
 from promptopt.metrics.values import feedback, first_field, text_of
 
 # A minus sign counts only where no operand stands before it: the last number of "16-3" is 3.
@@ -29,7 +29,7 @@ def final_number(text: str) -> str | None:
 
 
 @dataclass(frozen=True)
-class NumericAnswer(Metric):
+class NumericAnswer(GoldMetric):
     """1 where the final number equals the gold's as a string ("18.0" is not "18"), else 0; no number is wrong.
 
     Source: GSM8K (Cobbe et al. 2021, arXiv 2110.14168) and its `extract_answer`. A prediction typed as a number is
@@ -57,7 +57,3 @@ class NumericAnswer(Metric):
         text = text_of(prediction.get(self.prediction_field))
         found = final_number(text)
         return Score(float(found == gold), feedback([gold], text if found is None else found))
-
-    def requires(self) -> tuple[str, ...]:
-        """Return the gold field if there is only one to look in."""
-        return self.gold_fields if len(self.gold_fields) == 1 else ()

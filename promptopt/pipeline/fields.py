@@ -26,7 +26,7 @@ def check_fields(context: RunContext) -> None:
         )
     if config.distill.teacher == "gold" and context.source.hf_dir is not None:
         _check_gold(context)
-    lacking = [name for name in context.metric.requires() if name not in config.data.fields]
+    lacking = context.metric.lacking(config.data.fields)
     if lacking:
         raise ConfigError(
             f"The metric {context.metric.name!r} needs the field(s) {lacking}; map them under data.fields."

@@ -309,9 +309,8 @@ def _check_rows(task: SearchTask, rows: Sequence[DataRow]) -> None:
     predictors = task.program.named_predictors()
     if not predictors:
         raise ConfigError("The program has no predictors; promptopt optimizes programs with at least one dspy.Predict.")
-    needed = [*task.inputs, *task.metric.requires()]
     for row in rows:
-        missing = [name for name in needed if name not in row.fields]
+        missing = [name for name in task.inputs if name not in row.fields] + task.metric.lacking(row.fields)
         if missing:
             raise DataError(
                 f"Row {row.id} lacks the field(s) {missing}, which the program or the metric {task.metric.name!r} "

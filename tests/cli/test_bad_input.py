@@ -62,6 +62,7 @@ def _fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("changes", "expected"),
     [
         ({"metric": "anwser_f1"}, ["anwser_f1", "answer_f1"]),
+        ({"metric": "viggo"}, ["viggo", "meaning_representation or meaning or mr", "data.fields"]),
         ({"serach": {}}, ["serach", "Did you mean 'search'"]),
         ({"program": "programs.document_qa:no_such"}, ["no_such", "answer_from_document"]),
         ({"program": "programs.no_such:x"}, ["programs.no_such"]),

@@ -3,9 +3,10 @@
 import pytest
 
 from promptopt.errors import DataError
-from promptopt.evaluation.compare import compare, compare_all, road_steps, summarise
+from promptopt.evaluation.compare import compare, compare_all, corpus_figures, road_steps, summarise
 from promptopt.evaluation.statistics import holm
-from promptopt.records import ExampleRecord, Outcome
+from promptopt.metrics.structured import FieldF1
+from promptopt.records import DataRow, ExampleRecord, Outcome
 
 
 def scored(key: str, score: float, **values: object) -> ExampleRecord:
@@ -35,6 +36,15 @@ def test_summary_counts_failures_and_leaves_undecided_out() -> None:
     assert summary.details == pytest.approx({"exact": 1 / 3, "rare": 0.25})
     assert (summary.prompt_tokens, summary.completion_tokens, summary.latency_s) == pytest.approx((250, 3, 0.3))
     assert summary == summarise("best", "best prompt", "val", records, seed=0)
+
+
+def test_corpus_figures_stand_among_the_details_and_leave_undecided_out() -> None:
+    rows = [DataRow(id=key, fields={"city": "X", "day": "Y"}) for key in "abc"]
+    records = [scored("a", 1.0, prediction={"city": "X", "day": "Y"}), failed("b"), unscored("c")]
+    figures = corpus_figures(FieldF1(fields=("city", "day")), rows, records)
+    assert figures == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3)}
+    details = summarise("best", "best prompt", "test", records, 0, figures).details
+    assert details == {"precision (corpus)": 1.0, "recall (corpus)": 0.5, "f1 (corpus)": pytest.approx(2 / 3)}
 
 
 @pytest.mark.parametrize("records", [[], [unscored("a"), unscored("b")]])

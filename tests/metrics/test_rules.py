@@ -97,11 +97,28 @@ def test_viggo_parts() -> None:
     gold = {"mr": "inform(name[A B], genres[x, y], rating[])"}
     score = metrics.viggo.score(gold, {"mr": "confirm(name[A B],genres[y,x], rating[good])"})
     assert score.value == 0.0
-    assert score.details == {"function": 0.0, "attributes": 1.0, "values": 0.0, "strict": 0.0}
+    assert score.details == {
+        "function": 0.0,
+        "attributes": 1.0,
+        "values": 0.0,
+        "strict": 0.0,
+        "slot_error_rate": pytest.approx(1 / 3),
+    }
     score = metrics.viggo.score(gold, {"mr": "inform(rating[], name[A  B], genres[y, x])"})
     assert score.value == 1.0
     assert score.details["strict"] == 0.0
     assert metrics.viggo.score(gold, {"mr": "inform(name[A B], name[A B], genres[x, y], rating[])"}).value == 0.0
+
+
+def test_viggo_slot_error_rate() -> None:
+    gold = {"mr": "inform(name[A], genres[x, y], rating[good])"}
+    wrong_missing_added = {"mr": "inform(name[B], genres[y, x], developer[C], developer[D])"}
+    assert metrics.viggo_slots(gold, wrong_missing_added) == pytest.approx(0.0)  # 1 + 1 + 2 of 3, cut off
+    assert metrics.viggo_slots(gold, {"mr": "confirm(name[B], genres[y, x], rating[good])"}) == pytest.approx(2 / 3)
+    assert metrics.viggo_slots(gold, {"mr": "no representation"}) == 0.0
+    pairs = [(gold, gold), (gold, wrong_missing_added), (gold, {})]
+    assert metrics.viggo.corpus(pairs) == {"slot_error_rate": pytest.approx((0 + 4 + 3) / 9)}
+    assert metrics.viggo_strict(gold, {"mr": "inform(genres[x, y], name[A], rating[good])"}) == 0.0
 
 
 @pytest.mark.parametrize(
