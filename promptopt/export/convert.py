@@ -113,11 +113,11 @@ def _stripping_name(name: str, strips_right: bool) -> str:
 def _say_what_is_lost(network: Network, config: Mapping[str, Any]) -> None:
     if network.exact_context is not None:
         _log.warning(
-            "%s looks through a window of %d tokens, llama.cpp's graph of it does not: the GGUF's context is as long, "
-            "where both are the same, instead of %s.",
-            network.named,
+            "The GGUF's context is %d tokens instead of %s: so far llama.cpp computes what transformers does with this "
+            "%s; beyond, attention windows or long positions differ.",
             network.exact_context,
             config.get("max_position_embeddings"),
+            network.named,
         )
 
 

@@ -115,7 +115,7 @@ def _unpack(package: Path, out: Path) -> None:
     with tarfile.open(package) as archive:
         for member in archive:
             inside = PurePosixPath(*PurePosixPath(member.name).parts[1:])
-            if not member.isfile() or not inside.is_relative_to(_INSIDE):
+            if not member.isfile() or not inside.is_relative_to(_INSIDE) or ".." in inside.parts:
                 continue
             name = inside.relative_to(_INSIDE)
             stream = archive.extractfile(member) if any(name.is_relative_to(kept) for kept in _KEPT) else None

@@ -41,7 +41,8 @@ class Network:
         named: Hugging Face's architecture.
         architecture: GGUF's name of it.
         exact_context: longest context over which llama.cpp computes what transformers computes; None = the model's own.
-            Of a network whose attention looks through a window that llama.cpp's graph leaves out.
+            Set where llama.cpp's graph leaves out the window that attention looks through, and where positions are
+            scaled for long texts only: transformers chooses by the text, llama.cpp by how large its context is.
     """
 
     named: str
@@ -96,7 +97,7 @@ def read_network(config: Mapping[str, Any], *, source: str) -> Network:
         layers=layers,
         heads=heads,
         kv_heads=int(config.get("num_key_value_heads") or heads),
-        exact_context=_window(config, named),
+        exact_context=_exact_context(config, named),
     )
 
 
@@ -113,11 +114,18 @@ def _check_gemma(config: Mapping[str, Any], architecture: str, layers: int, head
     allow(config, "query_pre_attn_scalar", (scale,), source)
 
 
-def _window(config: Mapping[str, Any], named: str) -> int | None:
-    """Return the window of a network whose window llama.cpp's graph leaves out, if it is set and smaller than all."""
+def _exact_context(config: Mapping[str, Any], named: str) -> int | None:
+    whole = int(config.get("max_position_embeddings", 0))
     windowed = named in ("MistralForCausalLM", "Phi3ForCausalLM") or bool(config.get("use_sliding_window"))
-    window = config.get("sliding_window") if windowed and not named.startswith("Gemma") else None
-    return int(window) if window and window < config.get("max_position_embeddings", 0) else None
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    long_only = (rope.get("rope_type") or rope.get("type")) in ("longrope", "su")
+    limits = (
+        config.get("sliding_window") if windowed else None,
+        rope.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
+        if long_only
+        else None,
+    )
+    return min((int(limit) for limit in limits if limit and limit < whole), default=None)
 
 
 def allow(config: Mapping[str, Any], key: str, values: Sequence[Any], source: str) -> None:

@@ -3,6 +3,8 @@
 import functools
 import io
 import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +154,7 @@ def llama2_tokenizer() -> PreTrainedTokenizerFast:
 def mistral_tokenizer() -> PreTrainedTokenizerBase:
     """Like Mistral 0.3's, in transformers' own class: a space before the first text only; [INST] is a token."""
     vocab, merges = pieces()
-    made = LlamaTokenizer(vocab=dict(vocab), merges=list(merges), legacy=False)
+    made = LlamaTokenizer(vocab=dict(vocab), merges=list(merges), legacy=False, add_bos_token=True)
     made.add_special_tokens({"additional_special_tokens": ["[INST]", "[/INST]"]})
     made.chat_template = MISTRAL_CHAT
     return made
@@ -164,7 +166,8 @@ def gemma_tokenizer() -> PreTrainedTokenizerBase:
     named = {"<unk>": "<unk>", "<s>": "<bos>", "</s>": "<eos>"}
     renamed = {named.get(text, text): number for text, number in vocab.items()}
     added = [AddedToken(text, normalized=False) for text in ("▁▁", "▁▁▁", "▁▁▁▁", "\n", "\n\n", "<table>")]
-    made = GemmaTokenizer(vocab={**renamed, "<pad>": len(vocab), "<mask>": len(vocab) + 1}, merges=list(merges))
+    renamed |= {"<pad>": len(vocab), "<mask>": len(vocab) + 1}
+    made = GemmaTokenizer(vocab=renamed, merges=list(merges), add_bos_token=True)
     made.add_tokens(added)
     made.add_special_tokens({"additional_special_tokens": ["<start_of_turn>", "<end_of_turn>"]})
     made.chat_template = GEMMA_CHAT
@@ -197,6 +200,26 @@ SHAPE: dict[str, Any] = {
 }
 
 
+PHI3_LONG = {
+    "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 1.0,
+        "original_max_position_embeddings": 256,
+        "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7], "long_factor": [2.0 + step / 2 for step in range(8)],
+    },
+    "original_max_position_embeddings": 256,
+}  # fmt: skip
+GEMMA3_ROPE = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
     "mistral": (MistralConfig, {"head_dim": 32, "sliding_window": None}),
@@ -249,3 +272,31 @@ def edit_json(path: Path, **changes: Any) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))
     found.update(changes)
     path.write_text(json.dumps({key: value for key, value in found.items() if value is not None}), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A network with the tokenizer that belongs to it.
+
+    Attributes:
+        changes: what differs from the plain network.
+        own_ends: tokens that end an answer beside eos.
+    """
+
+    network: str
+    tokenizer: Callable[[], PreTrainedTokenizerBase]
+    changes: dict[str, Any] = field(default_factory=dict)
+    own_ends: tuple[str, ...] = ()
+
+
+NETWORKS = {
+    "llama": Kind("llama", llama2_tokenizer),
+    "llama 3.2": Kind("llama", llama3_tokenizer, {"rope_parameters": LLAMA3_ROPE}, ("<|end_of_text|>",)),
+    "mistral": Kind("mistral", mistral_tokenizer),
+    "qwen2": Kind("qwen2", chatml_tokenizer, {}, ("<|endoftext|>",)),
+    "qwen3": Kind("qwen3", chatml_tokenizer, {}, ("<|endoftext|>",)),
+    "gemma2": Kind("gemma2", gemma_tokenizer, {}, ("<end_of_turn>",)),
+    "gemma3": Kind("gemma3", gemma_tokenizer, {"rope_parameters": GEMMA3_ROPE}, ("<end_of_turn>",)),
+    "phi3": Kind("phi3", phi3_tokenizer, {}, ("<|end|>", "</s>")),
+    "phi3 for long texts": Kind("phi3", phi3_tokenizer, PHI3_LONG, ("<|end|>", "</s>")),
+}
