@@ -199,6 +199,7 @@ def _swallowing(tokenizer: PreTrainedTokenizerFast) -> None:
     from tokenizers import AddedToken
 
     made = llama2_tokenizer().backend_tokenizer
+    made.post_processor = tokenizer.backend_tokenizer.post_processor
     tokenizer._tokenizer = made
     made.add_special_tokens([AddedToken("<|im_end|>", rstrip=True)])
 
