@@ -46,6 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make virtual environments. Install its venv module: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing into $(VENV). The first time llama.cpp is compiled, on $(CMAKE_BUILD_PARALLEL_LEVEL) core(s): minutes. pip keeps the result."
 	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[all,dev]'
+	$(BIN)/promptopt doctor --fetch-converter
 	@touch $(STAMP)
 
 clean:  ## remove the environment and caches; runs/ stays

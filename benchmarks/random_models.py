@@ -16,7 +16,7 @@ import gguf
 import numpy as np
 
 from promptopt.export.quantize import quantize_gguf
-from promptopt.lm.user_cache import user_cache_dir
+from promptopt.user_cache import user_cache_dir
 
 RECIPE = 1
 """Part of every file's name: raise it when files would come out differently."""

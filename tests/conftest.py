@@ -11,6 +11,10 @@ import pytest
 
 # Before anything is imported that reads them.
 _SCRATCH = tempfile.mkdtemp(prefix="promptopt-tests-")
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "promptopt"
+# llama.cpp's converter is the one thing taken from the user's cache: `make install` fetched it, tests are offline.
+(Path(_SCRATCH) / "cache" / "promptopt").mkdir(parents=True)
+(Path(_SCRATCH) / "cache" / "promptopt" / "converter").symlink_to(_CACHE / "converter")
 os.environ.update(
     XDG_CACHE_HOME=f"{_SCRATCH}/cache",
     DSPY_CACHEDIR=f"{_SCRATCH}/dspy",

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from promptopt.cli import machine
-from promptopt.errors import MissingExtraError
+from promptopt.errors import ExportError, MissingExtraError
 from promptopt.extras import EXTRA_OF_MODULE, install_line
 
 GIB = 1 << 30
@@ -82,6 +82,7 @@ def collect() -> list[Check]:
             for extra in dict.fromkeys(EXTRA_OF_MODULE.values())
         ),
         ("llama.cpp build", check_llama_cpp),
+        ("llama.cpp converter", check_converter),
         ("quantized decoding", check_quantized_decoding),
         ("4-bit gradients", check_gradients),
     ]
@@ -194,6 +195,17 @@ system = " ".join(llama_cpp.llama_print_system_info().decode("utf-8", "replace")
 gpu = bool(llama_cpp.llama_supports_gpu_offload())
 print(json.dumps({"version": llama_cpp.__version__, "gpu": gpu, "system": system}))
 """
+
+
+def check_converter() -> Check:
+    """Report whether llama.cpp's converter is at hand, which exports of most networks need."""
+    from promptopt.export.converter_source import FETCH_LINE, VERSION, find_converter
+
+    try:
+        folder = find_converter()
+    except ExportError as error:
+        return Check("llama.cpp converter", State.MISSING, str(error), f"{FETCH_LINE} (Llama and Qwen2 need none)")
+    return Check("llama.cpp converter", State.OK, f"llama-cpp-python {VERSION}'s, in {folder}")
 
 
 def check_quantized_decoding() -> Check:

@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("folders", nargs="*", type=Path, help="more folders to look into")
     models.set_defaults(command=_models)
     doctor = commands.add_parser("doctor", help="what this machine can do, and what is missing")
+    doctor.add_argument(
+        "--fetch-converter",
+        action="store_true",
+        help="download llama.cpp's converter (77 MB, 2 are kept) for exports beyond Llama and Qwen2",
+    )
     doctor.set_defaults(command=_doctor)
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
     return parser
@@ -182,6 +187,11 @@ def _models(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    if arguments.fetch_converter:
+        from promptopt.export.converter_source import fetch_converter
+
+        print(f"llama.cpp's converter is in {fetch_converter()}")
+        return 0
     from promptopt.cli.doctor import print_doctor
 
     return print_doctor()

@@ -1,9 +1,9 @@
-"""What GGUF needs to know about a Llama or Qwen2 network: hyperparameters and how its tensors are laid out.
+"""What our own converter writes about a Llama or Qwen2 network: hyperparameters and how its tensors are laid out.
 
-Read from the model's `config.json` alone. Knows nothing about files or tokenizers.
+Read from the model's `config.json` alone. Knows nothing about files or tokenizers. `networks` knows all networks.
 
-Sources: transformers' `modeling_rope_utils.py` for the rope scalings; llama.cpp's converter for the names of the keys,
-the order of Llama's query and key rows, and the `rope_freqs` tensor.
+Sources: transformers' `modeling_rope_utils.py` for the rope scalings; llama.cpp's converter for the names of the keys
+and the `rope_freqs` tensor.
 """
 
 import math
@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from promptopt.errors import ExportError
+from promptopt.export.networks import Network, allow, read_network
 
-ARCHITECTURES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
-"""Hugging Face architecture -> GGUF architecture."""
+OWN = frozenset(("LlamaForCausalLM", "Qwen2ForCausalLM"))
+"""Hugging Face architectures that our own converter writes, in this process and in a fraction of a second."""
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 
@@ -42,17 +43,14 @@ class Hyperparameters:
     """The numbers llama.cpp needs to build the network.
 
     Attributes:
-        architecture: GGUF's name, "llama" or "qwen2".
+        network: kind, layers and heads.
         tied: whether the output matrix is the embedding matrix.
     """
 
-    architecture: str
-    layers: int
+    network: Network
     context: int
     width: int
     feed_forward: int
-    heads: int
-    kv_heads: int
     head_dim: int
     rms_eps: float
     vocab_size: int
@@ -70,24 +68,16 @@ def read_hyperparameters(config: Mapping[str, Any], *, source: str) -> Hyperpara
     Raises:
         ExportError: an architecture, activation or rope scaling that this export does not write, or a missing key.
     """
-    named = (config.get("architectures") or ["(none)"])[0]
-    if named not in ARCHITECTURES:
-        raise ExportError(
-            f"{source} is a {named}; export to GGUF supports {', '.join(ARCHITECTURES)}. Convert other models with "
-            "llama.cpp's convert_hf_to_gguf.py and give the GGUF as model.gguf."
-        )
+    network = read_network(config, source=source)
     _refuse_variants(config, source)
     try:
-        heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
+        width = int(config["hidden_size"])
         return Hyperparameters(
-            architecture=ARCHITECTURES[named],
-            layers=int(config["num_hidden_layers"]),
+            network=network,
             context=int(config["max_position_embeddings"]),
             width=width,
             feed_forward=int(config["intermediate_size"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or width // heads),
+            head_dim=int(config.get("head_dim") or width // network.heads),
             rms_eps=float(config["rms_norm_eps"]),
             vocab_size=int(config["vocab_size"]),
             tied=bool(config.get("tie_word_embeddings", False)),
@@ -98,19 +88,9 @@ def read_hyperparameters(config: Mapping[str, Any], *, source: str) -> Hyperpara
 
 
 def _refuse_variants(config: Mapping[str, Any], source: str) -> None:
-    """Stop at settings that llama.cpp's graph of these architectures would silently ignore."""
-    allowed: dict[str, tuple[Any, ...]] = {
-        "hidden_act": ("silu", None),
-        "use_sliding_window": (False, None),
-        "partial_rotary_factor": (1.0, None),
-        "quantization_config": (None,),
-    }
-    for key, values in allowed.items():
-        if config.get(key) not in values:
-            raise ExportError(
-                f"{source} has {key} = {config[key]!r}; export to GGUF supports {' or '.join(map(repr, values))} "
-                "(None: absent). Use a model without it."
-            )
+    """Stop at settings that only llama.cpp's own converter could write, or nobody."""
+    allow(config, "use_sliding_window", (False, None), source)
+    allow(config, "partial_rotary_factor", (1.0, None), source)
 
 
 def _read_rope(config: Mapping[str, Any], source: str) -> Rope:
@@ -147,27 +127,14 @@ def rope_frequency_divisors(parameters: Hyperparameters) -> npt.NDArray[np.float
     return np.array(divisors, dtype=np.float32)
 
 
-def reorder_rotary_rows(values: npt.NDArray[np.float32], heads: int) -> npt.NDArray[np.float32]:
-    """Reorder the rows of a Llama query or key projection from Hugging Face's order to llama.cpp's.
-
-    Hugging Face rotates row i of a head with row i + head_dim / 2, llama.cpp's `llama` rotates neighbours.
-
-    Args:
-        values: of shape (heads * head_dim, ...): a weight matrix or a bias.
-        heads: query heads, or for a key projection key heads.
-    """
-    halves = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
-    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
-
-
 def add_hyperparameters(writer: Any, parameters: Hyperparameters) -> None:
     """Write all keys of the network to a `gguf.GGUFWriter`."""
-    writer.add_block_count(parameters.layers)
+    writer.add_block_count(parameters.network.layers)
     writer.add_context_length(parameters.context)
     writer.add_embedding_length(parameters.width)
     writer.add_feed_forward_length(parameters.feed_forward)
-    writer.add_head_count(parameters.heads)
-    writer.add_head_count_kv(parameters.kv_heads)
+    writer.add_head_count(parameters.network.heads)
+    writer.add_head_count_kv(parameters.network.kv_heads)
     writer.add_key_length(parameters.head_dim)
     writer.add_value_length(parameters.head_dim)
     writer.add_layer_norm_rms_eps(parameters.rms_eps)

@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from promptopt.errors import ExportError
-from promptopt.export.architecture import Hyperparameters, read_hyperparameters, reorder_rotary_rows
 from promptopt.export.atomic import atomic_file, gguf_record
 from promptopt.export.hf_folder import read_json, read_tensors
+from promptopt.export.networks import Network, read_network, reorder_rotary_rows
 from promptopt.extras import require
 from promptopt.records import GgufModel
 
 LORA_CONFIG = "adapter_config.json"
 LORA_WEIGHTS = "adapter_model.safetensors"
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
-_ALLOWED_PARTS = frozenset(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
+_ALLOWED_PARTS = frozenset(
+    ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj")
+)
 
 
 def convert_lora(lora_dir: Path, base_dir: Path, out: Path) -> GgufModel:
@@ -48,10 +50,10 @@ def convert_lora(lora_dir: Path, base_dir: Path, out: Path) -> GgufModel:
     base_config = read_json(base_dir / "config.json")
     if not base_config:
         raise ExportError(f"{base_dir} has no config.json; give the Hugging Face folder of the base.")
-    parameters = read_hyperparameters(base_config, source=str(base_dir / "config.json"))
-    tensors = _tensors(lora_dir, parameters)
+    network = read_network(base_config, source=str(base_dir / "config.json"))
+    tensors = _tensors(lora_dir, network)
     with atomic_file(out) as temporary:
-        _write(temporary, parameters.architecture, alpha, tensors)
+        _write(temporary, network.architecture, alpha, tensors)
     return gguf_record(out, "f32")
 
 
@@ -73,11 +75,10 @@ def _effective_alpha(config: Mapping[str, Any], lora_dir: Path) -> float:
     return alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
 
 
-def _tensors(lora_dir: Path, parameters: Hyperparameters) -> dict[str, np.ndarray[Any, Any]]:
+def _tensors(lora_dir: Path, network: Network) -> dict[str, np.ndarray[Any, Any]]:
     """Return GGUF name -> values: `lora_a` (rank, in) and `lora_b` (out, rank) of each matrix."""
     gguf = require("gguf")
-    kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[parameters.architecture]
-    names = gguf.get_tensor_name_map(kind, parameters.layers)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[network.architecture.upper()], network.layers)
     found: dict[str, np.ndarray[Any, Any]] = {}
     for stored in read_tensors(lora_dir / LORA_WEIGHTS):
         match = _NAME.fullmatch(stored.name)
@@ -89,8 +90,8 @@ def _tensors(lora_dir: Path, parameters: Hyperparameters) -> dict[str, np.ndarra
                 f"{', '.join(sorted(_ALLOWED_PARTS))}. Merge the weights instead (merge_lora)."
             )
         values = stored.load()
-        heads = {"q_proj": parameters.heads, "k_proj": parameters.kv_heads}.get(layer)
-        if match["part"] == "B" and heads and parameters.architecture == "llama":
+        heads = network.rotary_heads(layer)
+        if match["part"] == "B" and heads:
             # The update's rows are those of the matrix, so they move with them.
             values = reorder_rotary_rows(values, heads)
         found[f"{target}.lora_{match['part'].lower()}"] = np.ascontiguousarray(values, dtype=np.float32)

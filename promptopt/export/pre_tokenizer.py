@@ -1,8 +1,9 @@
 """Recognises a tokenizer's pre-tokenizer and names llama.cpp's equal of it.
 
 llama.cpp has its pre-tokenizers compiled in and picks one by name. Its own converter recognises tokenizers by a hash of
-what they make of one test string, and refuses all it has not seen. Here the structure itself in
-`tokenizer.json` is compared; that both sides cut alike is then proved by parity on real prompts.
+what they make of one test string, and refuses all it has not seen. Here the structure itself in `tokenizer.json` is
+compared first, and llama.cpp's converter asked about what is unknown; that both sides cut alike is then proved by
+parity on real prompts.
 """
 
 from collections.abc import Mapping
@@ -44,24 +45,25 @@ KNOWN = (
 )
 
 
-def recognise(tokenizer: Mapping[str, Any], *, source: str) -> str:
-    """Return llama.cpp's name of the pre-tokenizer in a parsed `tokenizer.json`.
-
-    Raises:
-        ExportError: an unknown structure; the message lists the known ones.
-    """
-    found = tokenizer.get("pre_tokenizer")
-    steps = tuple(_canonical(step) for step in _flat(found))
+def recognise(tokenizer: Mapping[str, Any]) -> str | None:
+    """Return llama.cpp's name of the pre-tokenizer in a parsed `tokenizer.json`; None for an unknown structure."""
+    steps = tuple(_canonical(step) for step in _flat(tokenizer.get("pre_tokenizer")))
     ignores_merges = bool(tokenizer["model"].get("ignore_merges", False))
     for known in KNOWN:
         name = known.name_ignoring_merges if ignores_merges else known.name
         if known.steps == steps and name:
             return name
+    return None
+
+
+def unknown_pre_tokenizer(tokenizer: Mapping[str, Any], *, source: str) -> ExportError:
+    """Return the error that says which structure is unknown, and which are known."""
     listed = "; ".join(f"{known.title}: {' + '.join(known.steps)}" for known in KNOWN)
-    raise ExportError(
-        f"The pre-tokenizer of {source} is {found!r} (ignore_merges {ignores_merges}), for which no equal in llama.cpp "
-        f"is known here. Known are: {listed} (only Llama 3 also with ignore_merges). Convert the model with "
-        "llama.cpp's convert_hf_to_gguf.py instead, or add its name to promptopt/export/pre_tokenizer.py."
+    return ExportError(
+        f"The pre-tokenizer of {source} is {tokenizer.get('pre_tokenizer')!r} (ignore_merges "
+        f"{bool(tokenizer['model'].get('ignore_merges', False))}), for which no equal in llama.cpp is known, neither "
+        f"here nor to llama.cpp's converter. Known here are: {listed} (only Llama 3 also with ignore_merges). If you "
+        "know llama.cpp's name of it, give it: convert_to_gguf(..., pre_tokenizer=NAME)."
     )
 
 

@@ -1,27 +1,42 @@
-"""Turns a Hugging Face tokenizer (byte-level BPE in `tokenizer.json`) into what GGUF embeds of it.
+"""Turns a Hugging Face tokenizer (byte-level BPE, or BPE with byte fallback) into what GGUF embeds of it.
 
-Reads JSON only, neither transformers nor tokenizers. Knows nothing about weights.
+Byte-level tokenizers are read from `tokenizer.json` alone. Those with byte fallback are read as transformers loads
+them: it rebuilds some from class and vocabulary, and what it made of them is what the model was trained on. Knows
+nothing about weights.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from promptopt.errors import ExportError
 from promptopt.export.end_tokens import SpecialIds, read_special_ids
 from promptopt.export.hf_folder import read_json
 from promptopt.export.pre_tokenizer import recognise
+from promptopt.export.quiet import quiet_libraries
+from promptopt.export.sentencepiece import (
+    SPACE,
+    byte_tokens,
+    is_sentencepiece_like,
+    prefix_space,
+    scores,
+    strips_like_phi3,
+)
+from promptopt.extras import require
 
 
 class TokenType(IntEnum):
     """llama.cpp's kinds of tokens; the text of CONTROL and USER_DEFINED tokens is matched before anything else."""
 
     NORMAL = 1
+    UNKNOWN = 2
     CONTROL = 3
     USER_DEFINED = 4
     UNUSED = 5
+    BYTE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +44,19 @@ class GgufTokenizer:
     """A tokenizer as GGUF holds it.
 
     Attributes:
-        pre_tokenizer: llama.cpp's name.
+        kind: llama.cpp's word: "gpt2" for every byte-level BPE, "llama" for every BPE with byte fallback.
+        pre_tokenizer: llama.cpp's name; None where its structure is not known here.
         tokens, types: of shape (vocab_size,); ids the tokenizer does not use are UNUSED padding.
         merges: "left right", best first.
         add_bos, add_eos: whether the tokenizer surrounds plain text with these (chat templates write their own).
         chat_template: Jinja source; None for a base model.
+        scores: of shape (vocab_size,), for the kind "llama": what is joined first.
+        space_prefix: for the kind "llama": whether a space is put before text behind special tokens.
+        strips_right: whether whole-text tokens swallow the white space behind them, as llama.cpp does by Phi 3's name.
     """
 
-    pre_tokenizer: str
+    kind: Literal["gpt2", "llama"]
+    pre_tokenizer: str | None
     tokens: tuple[str, ...]
     types: tuple[TokenType, ...]
     merges: tuple[str, ...]
@@ -44,6 +64,9 @@ class GgufTokenizer:
     add_bos: bool
     add_eos: bool
     chat_template: str | None
+    scores: tuple[float, ...] | None = None
+    space_prefix: bool | None = None
+    strips_right: bool = False
 
 
 def read_tokenizer(hf_dir: Path, vocab_size: int) -> GgufTokenizer:
@@ -64,15 +87,19 @@ def read_tokenizer(hf_dir: Path, vocab_size: int) -> GgufTokenizer:
             f"{source} is missing; the export needs a fast tokenizer. Load and save it once with "
             "transformers.AutoTokenizer, which converts tokenizer.model or vocab.json."
         )
-    _refuse_variants(tokenizer, source)
     config = read_json(hf_dir / "tokenizer_config.json")
-    added = _added_tokens(tokenizer, config, source)
-    tokens, types = _vocabulary(tokenizer["model"]["vocab"], added, vocab_size, source)
     template = _chat_template(hf_dir, config)
+    if is_sentencepiece_like(tokenizer):
+        return _with_byte_fallback(hf_dir, vocab_size, config, template, source)
+    _refuse_variants(tokenizer, source)
+    added = _added_tokens(tokenizer, config)
+    _refuse_stripping(added.values(), ("lstrip", "rstrip", "single_word"), source)
+    tokens, types = _vocabulary(tokenizer["model"]["vocab"], added, vocab_size, byte_symbols(), source)
     special = read_special_ids(hf_dir, config, tokens, template or "")
     add_bos, add_eos = _surroundings(tokenizer.get("post_processor"), tokens, special, source)
     return GgufTokenizer(
-        pre_tokenizer=recognise(tokenizer, source=source),
+        kind="gpt2",
+        pre_tokenizer=recognise(tokenizer),
         tokens=tokens,
         types=types,
         merges=tuple(pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]),
@@ -83,15 +110,62 @@ def read_tokenizer(hf_dir: Path, vocab_size: int) -> GgufTokenizer:
     )
 
 
+def _with_byte_fallback(
+    hf_dir: Path, vocab_size: int, config: Mapping[str, Any], template: str | None, source: str
+) -> GgufTokenizer:
+    with quiet_libraries():
+        loaded = require("transformers").AutoTokenizer.from_pretrained(hf_dir)
+    tokenizer = json.loads(loaded.backend_tokenizer.to_str())
+    added = _added_tokens(tokenizer, {})
+    _refuse_stripping(added.values(), ("lstrip", "single_word"), source)
+    tokens, kinds = _vocabulary(tokenizer["model"]["vocab"], added, vocab_size, byte_tokens(), source)
+    special = read_special_ids(hf_dir, config, tokens, template or "")
+    add_bos, add_eos = _surroundings(tokenizer.get("post_processor"), tokens, special, source)
+    bytes_, added_texts = set(byte_tokens()), {token["content"] for token in added.values()}
+    types = [TokenType.BYTE if text in bytes_ else kind for text, kind in zip(tokens, kinds, strict=True)]
+    if special.unk is not None:
+        types[special.unk] = TokenType.UNKNOWN
+    # Matched in text that still has spaces, a token with ▁ is never found; but it is made by merges, and must be
+    # written as the spaces it stands for.
+    types = [
+        TokenType.NORMAL if kind is TokenType.USER_DEFINED and SPACE in text else kind
+        for text, kind in zip(tokens, types, strict=True)
+    ]
+    prefix = prefix_space(tokenizer, source=source)
+    return GgufTokenizer(
+        kind="llama",
+        pre_tokenizer="default",
+        tokens=tokens,
+        types=tuple(types),
+        merges=(),
+        special=special,
+        add_bos=add_bos,
+        add_eos=add_eos,
+        chat_template=template,
+        scores=tuple(scores(tokens, tokenizer["model"]["merges"])),
+        # llama.cpp knows "always" and "never". Prompts that begin with a special token are the same under "first" and
+        # "never"; others are the same under "first" and "always".
+        space_prefix=prefix == "always" or (prefix == "first" and not _prompts_begin_with(loaded, added_texts)),
+        strips_right=strips_like_phi3(list(added.values()), source=source),
+    )
+
+
+def _prompts_begin_with(loaded: Any, texts: set[str]) -> bool:
+    """Say whether the chat prompts of a tokenizer begin with one of its whole-text tokens."""
+    if loaded.chat_template is None:
+        return False
+    prompt = loaded.apply_chat_template([{"role": "user", "content": "x"}], add_generation_prompt=True, tokenize=False)
+    return str(prompt).startswith(tuple(texts))
+
+
 def _refuse_variants(tokenizer: Mapping[str, Any], source: str) -> None:
     """Stop at kinds of tokenizers whose text llama.cpp would cut into other tokens."""
     model = tokenizer.get("model", {})
-    fallback = " with byte fallback" if model.get("byte_fallback") else ""
-    if model.get("type") != "BPE" or fallback:
+    if model.get("type") != "BPE":
         raise ExportError(
-            f"{source} is a {model.get('type')} tokenizer{fallback}; "
-            "the export writes byte-level BPE (Llama 3, Qwen2, GPT-2, SmolLM), not SentencePiece (Llama 2, Mistral). "
-            "Convert such a model with llama.cpp's convert_hf_to_gguf.py and give the GGUF as model.gguf."
+            f"{source} is a {model.get('type')} tokenizer; the export writes byte-level BPE (Llama 3, Qwen, GPT-2, "
+            "SmolLM) and BPE with byte fallback (Llama 2, Mistral, Gemma, Phi 3). Convert such a model with "
+            "llama.cpp's convert_hf_to_gguf.py and give the GGUF as model.gguf."
         )
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
@@ -102,36 +176,47 @@ def _refuse_variants(tokenizer: Mapping[str, Any], source: str) -> None:
         raise ExportError(f"{source} normalizes text by {normalizer!r}; allowed are NFC and none.")
 
 
-def _added_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any], source: str) -> dict[int, Mapping[str, Any]]:
+def _added_tokens(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
     """Return tokens that are matched as whole text, by id, from both files that may define them."""
     added = {int(token["id"]): token for token in tokenizer.get("added_tokens", ())}
     for number, token in config.get("added_tokens_decoder", {}).items():
         added.setdefault(int(number), token)
-    for token in added.values():
-        stripping = [flag for flag in ("lstrip", "rstrip", "single_word") if token.get(flag)]
+    return added
+
+
+def _refuse_stripping(added: Iterable[Mapping[str, Any]], flags: Iterable[str], source: str) -> None:
+    for token in added:
+        stripping = [flag for flag in flags if token.get(flag)]
         if stripping:
             raise ExportError(
                 f"The token {token['content']!r} in {source} has {', '.join(stripping)} set, which GGUF cannot say; "
                 "the same text would give other tokens. Set it to false in the tokenizer and train again with it."
             )
-    return added
 
 
 def _vocabulary(
-    vocab: Mapping[str, int], added: Mapping[int, Mapping[str, Any]], vocab_size: int, source: str
+    vocab: Mapping[str, int],
+    added: Mapping[int, Mapping[str, Any]],
+    vocab_size: int,
+    alphabet: Sequence[str],
+    source: str,
 ) -> tuple[tuple[str, ...], tuple[TokenType, ...]]:
-    """Return text and type of every id below `vocab_size`."""
-    texts = {number: text for text, number in vocab.items()} | {number: t["content"] for number, t in added.items()}
+    """Return text and type of every id below `vocab_size`; `alphabet` is what the 256 bytes are called."""
+    texts = {number: text for text, number in vocab.items()}
+    # Gemma calls the byte 9 both "<0x09>" and by itself.
+    texts |= {vocab[symbol]: symbol for symbol in alphabet if symbol in vocab}
+    texts |= {number: t["content"] for number, t in added.items()}
     if texts and max(texts) >= vocab_size:
         raise ExportError(
             f"{source} has token ids up to {max(texts)}, but the model only {vocab_size} embeddings. Call "
             "model.resize_token_embeddings(len(tokenizer)) and train, or save the tokenizer that belongs to the model."
         )
-    missing = [symbol for symbol in byte_symbols() if symbol not in vocab]
+    missing = [symbol for symbol in alphabet if symbol not in vocab]
     if missing:
         raise ExportError(
             f"{source} lacks {len(missing)} of the 256 byte symbols (first: {missing[0]!r}), so some text has no "
-            "tokens. Train the tokenizer with initial_alphabet=pre_tokenizers.ByteLevel.alphabet()."
+            "tokens. Train the tokenizer with all of them (initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), or "
+            "byte_fallback=True in SentencePiece)."
         )
     tokens = tuple(texts.get(number, f"[PAD{number}]") for number in range(vocab_size))
     if len(set(tokens)) < len(tokens):
@@ -200,10 +285,15 @@ def _parted(names: list[str]) -> tuple[list[str], str, list[str]]:
 
 def add_tokenizer(writer: Any, tokenizer: GgufTokenizer) -> None:
     """Write all keys of the tokenizer to a `gguf.GGUFWriter`."""
-    writer.add_tokenizer_model("gpt2")  # llama.cpp's word for every byte-level BPE
-    writer.add_tokenizer_pre(tokenizer.pre_tokenizer)
+    writer.add_tokenizer_model(tokenizer.kind)
+    if tokenizer.pre_tokenizer is not None:
+        writer.add_tokenizer_pre(tokenizer.pre_tokenizer)
     writer.add_token_list(list(tokenizer.tokens))
     writer.add_token_types([int(kind) for kind in tokenizer.types])
+    if tokenizer.scores is not None:
+        writer.add_token_scores(list(tokenizer.scores))
+    if tokenizer.space_prefix is not None:
+        writer.add_add_space_prefix(tokenizer.space_prefix)
     if tokenizer.merges:
         writer.add_token_merges(list(tokenizer.merges))
     special = tokenizer.special

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from promptopt.lm.user_cache import read_note, user_cache_dir, write_note
+from promptopt.user_cache import read_note, user_cache_dir, write_note
 
 CHUNK_BYTES = 8 << 20
 

@@ -8,9 +8,9 @@ from promptopt.config.experiment import ExperimentConfig, LocalModel
 from promptopt.errors import ModelError
 from promptopt.finetune.base_folder import folder_hash
 from promptopt.lm.fingerprint import file_sha256
-from promptopt.lm.user_cache import user_cache_dir
 from promptopt.records import GgufModel, Quantization
 from promptopt.starter.locate import starter_dir
+from promptopt.user_cache import user_cache_dir
 
 
 @dataclass(frozen=True)

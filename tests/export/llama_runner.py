@@ -37,7 +37,8 @@ class Runner:
         self.context: Any = None
         if not vocab_only:
             context = _lib.llama_context_default_params()
-            context.n_ctx = context.n_batch = context.n_ubatch = 1024
+            longest = min(1024, _lib.llama_model_n_ctx_train(self.model))
+            context.n_ctx = context.n_batch = context.n_ubatch = longest
             context.n_threads = context.n_threads_batch = 1  # tiny models; threads would only wait for each other
             context.type_k = context.type_v = _lib.GGML_TYPE_F32
             context.flash_attn_type = _lib.LLAMA_FLASH_ATTN_TYPE_DISABLED

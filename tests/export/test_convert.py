@@ -15,16 +15,8 @@ from promptopt.export import convert
 from promptopt.export.atomic import sha256_of
 from promptopt.export.convert import convert_to_gguf
 from tests.export.llama_runner import Runner
-from tests.export.tiny_models import TEXTS, chatml_tokenizer, edit_json, llama3_tokenizer, save_model
+from tests.export.tiny_models import LLAMA3_ROPE, TEXTS, chatml_tokenizer, edit_json, llama3_tokenizer, save_model
 
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 500000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e6, "original_max_position_embeddings": 128}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, untied": ("llama", {}),
@@ -99,7 +91,10 @@ def test_other_metadata_keys_are_refused(llama_dir: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architectures": ["GemmaForCausalLM"]}, "GemmaForCausalLM.*LlamaForCausalLM, Qwen2ForCausalLM"),
+        (
+            {"architectures": ["GemmaForCausalLM"]},
+            "GemmaForCausalLM.*LlamaForCausalLM, MistralForCausalLM",
+        ),
         ({"architectures": None}, r"\(none\).*supports"),
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "dynamic.*default, linear, llama3, yarn"),

@@ -17,7 +17,7 @@ from promptopt.export import merge
 from promptopt.export.convert import convert_to_gguf
 from promptopt.export.merge import BaseQuantization, merge_lora
 from tests.export.llama_runner import Runner
-from tests.export.tiny_models import TEXTS, chatml_tokenizer, save_model
+from tests.export.tiny_models import NETWORKS, TEXTS, chatml_tokenizer, save_model
 
 # PEFT 0.21 with transformers 5, while the tests themselves build LoRA models.
 pytestmark = pytest.mark.filterwarnings(
@@ -84,6 +84,15 @@ def test_merged_logits_are_those_of_the_quantized_base_with_lora(
     base = logits_of(load_as_in_training(hf_dir, quantization), hf_dir)
     assert (expected - base).abs().mean() > 0.05  # the LoRA weights do something
     out = merge_lora(hf_dir, tmp_path / "lora", tmp_path / "merged", quantization, dtype="float32")
+    torch.testing.assert_close(merged_logits(out), expected, atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "phi3"])
+def test_fused_matrices_and_other_norms_merge_too(name: str, tmp_path: Path) -> None:
+    kind = NETWORKS[name]
+    hf_dir = save_model(tmp_path / "hf", kind.network, kind.tokenizer(), **kind.changes)
+    expected = make_lora(hf_dir, tmp_path / "lora", "nf4", **ALL_LINEAR)
+    out = merge_lora(hf_dir, tmp_path / "lora", tmp_path / "merged", "nf4", dtype="float32")
     torch.testing.assert_close(merged_logits(out), expected, atol=TOLERANCE, rtol=0)
 
 

@@ -40,7 +40,7 @@ def test_every_quantization_loads_and_stays_close(quantization: Quantization, f1
         expected = before.logits(ids)
         error = np.abs(after.logits(ids) - expected).mean() / expected.std()
         assert after.tokenize(TEXTS[1]) == ids
-    print(quantization, error)
+        assert len(after.greedy(ids, 8)) == len(before.greedy(ids, 8)) == 8
     assert error <= ERRORS[quantization]
     assert [file.name for file in tmp_path.iterdir()] == ["q.gguf"]
 

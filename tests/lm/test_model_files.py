@@ -14,7 +14,7 @@ from promptopt.lm.gguf_info import read_gguf
 from promptopt.lm.llama_cpp import cpu_probe
 from promptopt.lm.llama_cpp.facade import LlamaCpp
 from promptopt.lm.models import find_models
-from promptopt.lm.user_cache import user_cache_dir
+from promptopt.user_cache import user_cache_dir
 from tests.fixtures_gguf import CHATML, tiny_tokenizer, write_tiny_gguf
 
 

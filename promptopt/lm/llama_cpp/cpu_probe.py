@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptopt.lm.gguf_info import GgufInfo
-from promptopt.lm.user_cache import read_note, user_cache_dir, write_note
+from promptopt.user_cache import read_note, user_cache_dir, write_note
 
 PROBE_TIMEOUT_S = 180.0
 PROBE_TOKENS = 48

@@ -16,7 +16,7 @@ from promptopt.lm.llama_cpp.sampling import Sampling
 from promptopt.lm.lm15_bridge import SUPPORTED_PARAMS
 from promptopt.lm.lm_call import lm_call, split_settings
 from promptopt.lm.protocol import Completion, Messages, TunesModels
-from promptopt.lm.user_cache import user_cache_dir
+from promptopt.user_cache import user_cache_dir
 
 
 class LlamaCpp(dspy.LM):

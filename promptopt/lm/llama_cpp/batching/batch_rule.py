@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from promptopt.lm.user_cache import read_note, user_cache_dir, write_note
+from promptopt.user_cache import read_note, user_cache_dir, write_note
 
 CANDIDATES = ((1, 1), (2, 1), (4, 4), (8, 1), (8, 4), (8, 8), (16, 4), (16, 16))
 INPUTS = 5
