@@ -25,9 +25,10 @@ from promptopt.export.architecture import (
 )
 from promptopt.export.atomic import atomic_file, gguf_record
 from promptopt.export.converter import run_converter
+from promptopt.export.gguf_tokenizer import GgufTokenizer, add_tokenizer
 from promptopt.export.hf_folder import StoredTensor, read_json, read_weights
 from promptopt.export.networks import Network, read_network, reorder_rotary_rows
-from promptopt.export.tokenizer import GgufTokenizer, add_tokenizer, read_tokenizer
+from promptopt.export.tokenizer import read_tokenizer
 from promptopt.extras import require
 from promptopt.records import GgufModel
 

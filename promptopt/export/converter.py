@@ -16,10 +16,10 @@ from typing import Any
 from promptopt.errors import ExportError
 from promptopt.export import converter_worker
 from promptopt.export.converter_source import find_converter
+from promptopt.export.gguf_tokenizer import GgufTokenizer, add_tokenizer
 from promptopt.export.hf_folder import read_json, read_weights
 from promptopt.export.networks import Network
 from promptopt.export.pre_tokenizer import unknown_pre_tokenizer
-from promptopt.export.tokenizer import GgufTokenizer, add_tokenizer
 from promptopt.extras import require
 
 _NOT_PASSED_ON = frozenset(("PYTHONPATH", "PYTHONSTARTUP", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from promptopt.errors import ExportError
 from promptopt.export.convert import convert_to_gguf
-from promptopt.export.tokenizer import TokenType, byte_symbols, read_tokenizer
+from promptopt.export.gguf_tokenizer import TokenType
+from promptopt.export.tokenizer import byte_symbols, read_tokenizer
 from tests.export.llama_runner import Runner
 from tests.export.tiny_models import (
     CHATML,
