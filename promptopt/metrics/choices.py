@@ -11,7 +11,7 @@ from promptopt.errors import DataError
 from promptopt.metrics.base import Fields, GoldMetric, Score
 from promptopt.metrics.values import feedback, first_field, text_of
 
-_ALONE = r"(?<![A-Za-z0-9])(?:[(\[「『\"'*]*)([{letters}])(?![A-Za-z0-9'])"
+_ALONE = r"(?<![A-Za-z0-9])(?:[(\[「『\"'*]{{0,3}})([{letters}])(?![A-Za-z0-9'])"
 _SAID = (
     r"(?:answers?|options?|choices?|correct|答え|回答|正解|解答|選択肢|正しいの|適切なの)"
     r"(?:\s*(?:is|was|should\s+be|option|answer|choice|は|:|=|が|「|\(|\*)\s*)*\s*"

@@ -16,15 +16,16 @@ from promptopt.metrics.dates import DATE, PartialDate, dates_in
 KINDS = ("quotes", "urls", "dates", "numbers", "names")
 
 _URL = re.compile(
-    r"(?:https?://|www\.)[^\s<>\"'「」『』（）、。]+|[\w.+-]+@[\w-]+\.[\w.-]*\w", re.IGNORECASE | re.ASCII
+    r"(?:https?://|www\.)[^\s<>\"'「」『』（）、。]+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{0,200}\w",
+    re.IGNORECASE | re.ASCII,
 )
-_QUOTE = re.compile(r"\"([^\"\n]{2,300})\"|“([^”\n]{2,300})”|「([^」\n]{2,300})」|『([^』\n]{2,300})』")
+_QUOTE = re.compile(r"\"([^\"\n]{2,300})\"|“([^“”\n]{2,300})”|「([^「」\n]{2,300})」|『([^『』\n]{2,300})』")
 _CAPITAL = r"[A-Z][\w'’&-]*(?:\.[A-Z]\b)*"
 _NAME_EN = re.compile(rf"\b{_CAPITAL}(?:\s+(?:(?:of|the|de|van|von|and)\s+)*{_CAPITAL})*")
 _NAME_JA = re.compile(
-    r"[ァ-ヴー・]{3,}|[A-Za-z][A-Za-z0-9&.-]+|[\u4e00-\u9fff々]{2,}?(?:株式会社|大学|銀行|省|庁|県|市|氏|さん|先生|法(?=[第\s]))"
+    r"[ァ-ヴー・]{3,}|[A-Za-z][A-Za-z0-9&.-]+|[\u4e00-\u9fff々]{2,12}?(?:株式会社|大学|銀行|省|庁|県|市|氏|さん|先生|法(?=[第\s]))"
 )
-_SENTENCE_END = re.compile(r"(?:^|[.!?:;\n\"“”(\[•*-])\s*$")
+_SENTENCE_END = re.compile(r"[.!?:;\n\"“”(\[•*-]\s*$")
 # Capitalised in English without being a name.
 _NO_NAMES = frozenset(
     """i i'm i've i'd i'll ok yes no mr mrs ms dr the a an in on at of and but or if so it he she they we you this that
@@ -75,13 +76,19 @@ def _found(kind: str, text: str, language: Language) -> Iterator[tuple[str, int,
 def _names(text: str, language: Language) -> Iterator[tuple[str, int, int]]:
     for match in (_NAME_JA if language == "ja" else _NAME_EN).finditer(text):
         words = match[0].split()
-        if language == "en" and _SENTENCE_END.search(text[: match.start()]) and not _telling(words[0]):
+        if language == "en" and _begins_sentence(text, match.start()) and not _telling(words[0]):
             # The first word of a sentence is capitalised whatever it is.
             words = words[1:]
         while words and (words[0].lower() in _NO_NAMES or words[0].lower() in _SMALL):
             words = words[1:]
         if words and not (len(words) == 1 and len(words[0]) < 2):
             yield " ".join(words), match.start(), match.end()
+
+
+def _begins_sentence(text: str, start: int) -> bool:
+    # A few letters back are enough, and all of them would make long answers slow.
+    before = text[max(0, start - 20) : start]
+    return (start <= 20 and not before.strip()) or _SENTENCE_END.search(before) is not None
 
 
 def _telling(word: str) -> bool:

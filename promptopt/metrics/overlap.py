@@ -9,7 +9,7 @@ from typing import Any, Literal
 from promptopt.extras import require
 from promptopt.metrics.answers import Language, unit_f1
 from promptopt.metrics.base import Fields, GoldMetric, Score
-from promptopt.metrics.tokens import words
+from promptopt.metrics.tokens import cut_japanese, words
 from promptopt.metrics.values import feedback, gold_texts, text_of
 
 
@@ -153,12 +153,10 @@ def _unit(score: float) -> float:
 
 @lru_cache(maxsize=4)
 def _bleu(language: Language, effective_order: bool) -> Any:
+    scorer = require("sacrebleu").BLEU(tokenize="none" if language == "ja" else "13a", effective_order=effective_order)
     if language == "ja":
-        require("MeCab")
-        require("ipadic")
-    return require("sacrebleu").BLEU(
-        tokenize="ja-mecab" if language == "ja" else "13a", effective_order=effective_order
-    )
+        scorer.tokenizer = cut_japanese
+    return scorer
 
 
 @lru_cache(maxsize=1)

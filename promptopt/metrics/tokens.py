@@ -10,6 +10,7 @@ from promptopt.extras import require
 from promptopt.metrics.answers import Language
 
 _WORD = re.compile(r"\w+")
+_LONGEST = 10_000
 
 
 def words(text: str, language: Language = "en") -> Sequence[str]:
@@ -23,7 +24,16 @@ def words(text: str, language: Language = "en") -> Sequence[str]:
     plain = unicodedata.normalize("NFKC", text).lower()
     if language == "en":
         return _WORD.findall(plain)
-    return [word for word in _mecab()(" ".join(plain.split())).split() if _WORD.search(word)]
+    return [word for word in cut_japanese(" ".join(plain.split())).split() if _WORD.search(word)]
+
+
+def cut_japanese(line: str) -> str:
+    """Return `line` with spaces between its words, as sacrebleu's tokenizer `ja-mecab`.
+
+    MeCab refuses a sentence of 200,000 letters, and is slow long before; a longer text is cut into pieces first.
+    """
+    pieces = [line[start : start + _LONGEST] for start in range(0, len(line), _LONGEST)]
+    return " ".join(_mecab()(piece) for piece in pieces)
 
 
 @lru_cache(maxsize=1)

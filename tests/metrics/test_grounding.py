@@ -1,5 +1,7 @@
 """Groundedness: what is found in an answer, and what counts as standing in the inputs."""
 
+import time
+
 import pytest
 
 from promptopt import metrics
@@ -167,3 +169,11 @@ def test_dates() -> None:
     assert list(dates_in("it may be 2020")) == []
     assert PartialDate(2020, 9).within(PartialDate(2020, 9, 5))
     assert not PartialDate(2020, 9, 5).within(PartialDate(2020, 9))
+
+
+@pytest.mark.parametrize("unit", ["a", "A ", "one ", "一", "「", "1,", "http://", "A-", '"', "ア・", "( ", "x@"])
+def test_long_answers_take_linear_time(unit: str) -> None:
+    began = time.process_time()
+    for metric in (metrics.groundedness, metrics.groundedness_ja, metrics.choice_letter):
+        metric({"context": "x", "answer": "a"}, {"answer": unit * 10_000})
+    assert time.process_time() - began < 3.0

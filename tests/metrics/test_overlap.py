@@ -82,6 +82,22 @@ def test_japanese_bleu_is_of_words_not_of_sentences() -> None:
     assert metrics.bleu(row, prediction) == 0.0
 
 
+def test_japanese_bleu_is_sacrebleu_s_and_takes_texts_too_long_for_mecab() -> None:
+    import sacrebleu
+
+    texts = ["猫が畳の上で 寝ていた。", "AIは2024年に1,000円で販売された。"]
+    golds = ["猫は畳の上で寝ている。", "AIは2024年に千円で売られた。"]
+    own = sacrebleu.BLEU(tokenize="ja-mecab", effective_order=True)
+    for text, gold in zip(texts, golds, strict=True):
+        expected = own.sentence_score(text, [gold]).score / 100
+        assert metrics.bleu_ja({"answer": gold}, {"answer": text}) == pytest.approx(expected)
+    pairs = [({"answer": gold}, {"answer": text}) for text, gold in zip(texts, golds, strict=True)]
+    expected = sacrebleu.BLEU(tokenize="ja-mecab").corpus_score(texts, [golds]).score / 100
+    assert metrics.bleu_ja.corpus(pairs)["bleu"] == pytest.approx(expected)
+    assert metrics.bleu_ja({"answer": "x"}, {"answer": "a" * 300_000}) == 0.0
+    assert metrics.rouge_l_ja({"answer": "x"}, {"answer": "a" * 300_000}) == 0.0
+
+
 def test_missing_extra_says_how_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rouge_score", None)
     from promptopt.metrics import overlap
