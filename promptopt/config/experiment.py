@@ -40,8 +40,7 @@ class LocalModel(ConfigModel):
             raise ValueError("a local model needs `hf_dir` (to fine-tune), `gguf` (to search and evaluate), or both")
         if self.chat_template is not None and (self.hf_dir is None or self.gguf is not None):
             raise ValueError(
-                "`chat_template` goes into the GGUF that promptopt makes from `hf_dir`; leave `gguf` out, which has its "
-                "own"
+                "`chat_template` goes into the GGUF that promptopt makes from `hf_dir`; leave `gguf` out, which has one"
             )
         return self
 
@@ -230,8 +229,8 @@ class ExperimentConfig(ConfigModel):
         if self.training and self.search.weights is not None and not is_plain(self.training):
             raise ValueError(
                 "search.weights trains every tuned trial with one stage `labels` or `sft` as `distill` and `finetune` "
-                f"describe it, and `training` asks for {[stage.kind for stage in self.training]} with settings of their "
-                "own. Set search.weights: null to search the prompt first and train these stages under the best one"
+                f"describe it, and `training` asks for {[stage.kind for stage in self.training]}, or for changes of "
+                "its own. Set search.weights: null to search the prompt first and train these stages under the best one"
             )
         return self
 

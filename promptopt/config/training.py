@@ -17,6 +17,9 @@ _OF_ALL_STAGES = (
 )  # fmt: skip
 """The LoRA weights go on from stage to stage, and so does the prompt that the student is served under."""
 
+_NOT_SAMPLED = ("dropout", "packing", "neftune_noise", "loss")
+"""Fields that have no meaning, or disturb the sampling, where a training samples answers from the weights it trains."""
+
 
 class _Stage(ConfigModel):
     """What every training stage may say.
@@ -42,9 +45,9 @@ class _Stage(ConfigModel):
                 raise ValueError(f"recipe.{name}: no such field of a recipe.{hint}")
             if name in _OF_ALL_STAGES and self.recipe[name] != getattr(recipe, name):
                 raise ValueError(
-                    f"recipe.{name} is {self.recipe[name]!r}, and {getattr(recipe, name)!r} under `finetune`: it is the "
-                    "same in all stages, because each goes on with the LoRA weights of the one before and one prompt is "
-                    "served at the end. Set it under `finetune`"
+                    f"recipe.{name} is {self.recipe[name]!r}, and {getattr(recipe, name)!r} under `finetune`: it must "
+                    "be the same in all stages, because each goes on with the LoRA weights of the one before, and one "
+                    "prompt is served at the end. Set it under `finetune`"
                 )
         return TrainingRecipe.model_validate({**recipe.model_dump(), **self.recipe})
 
@@ -119,7 +122,7 @@ def check_stages(stages: "tuple[TrainingStage, ...]", recipe: TrainingRecipe) ->
         except ValueError as error:
             raise ValueError(f"training.{number}.{_first_line(error)}") from error
         if stage.kind in ("self_distill", "on_policy"):
-            wrong = [name for name, value in (("dropout", own.dropout), ("packing", own.packing)) if value]
+            wrong = [name for name in _NOT_SAMPLED if getattr(own, name) != TrainingRecipe.model_fields[name].default]
             if wrong:
                 raise ValueError(
                     f"training.{number} is {stage.kind!r}, which samples answers from the weights it trains; "
@@ -129,9 +132,9 @@ def check_stages(stages: "tuple[TrainingStage, ...]", recipe: TrainingRecipe) ->
 
 def is_plain(stages: "tuple[TrainingStage, ...]") -> bool:
     """Say whether `stages` are what a joint study trains: one of rows, as `distill` and `finetune` describe it."""
-    if len(stages) != 1 or not isinstance(stages[0], SftStage | LabelsStage):
+    stage = stages[0] if len(stages) == 1 else None
+    if not isinstance(stage, SftStage | LabelsStage):
         return False
-    (stage,) = stages
     return not stage.recipe and stage.seed is None and not stage.where and stage.rows is None
 
 
