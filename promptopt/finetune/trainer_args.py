@@ -7,7 +7,6 @@ refused.
 
 import dataclasses
 import difflib
-import os
 import types
 import typing
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from promptopt.config.methods import MethodKind
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import ConfigError
 from promptopt.extras import require
+from promptopt.finetune.base_model import quiet_libraries
 
 _FIELD_OF = {
     "learning_rate": "finetune.learning_rate", "num_train_epochs": "finetune.epochs", "max_steps": "finetune.epochs",
@@ -26,7 +26,8 @@ _FIELD_OF = {
     "warmup_steps": "finetune.warmup_share", "weight_decay": "finetune.weight_decay",
     "max_grad_norm": "finetune.max_grad_norm", "neftune_noise_alpha": "finetune.neftune_noise",
     "loss_type": "finetune.loss", "packing": "finetune.packing", "max_length": "finetune.max_length",
-    "gradient_checkpointing": "finetune.gradient_checkpointing", "eval_steps": "finetune.eval_per_epoch",
+    "gradient_checkpointing": "finetune.gradient_checkpointing",
+    "activation_checkpointing": "finetune.gradient_checkpointing", "eval_steps": "finetune.eval_per_epoch",
     "eval_strategy": "finetune.eval_per_epoch", "seed": "seed", "data_seed": "seed",
     "r": "finetune.rank", "lora_alpha": "finetune.alpha", "use_rslora": "finetune.rslora",
     "lora_dropout": "finetune.dropout", "target_modules": "finetune.target_modules",
@@ -86,7 +87,8 @@ def check_trainer_args(recipe: TrainingRecipe, kind: MethodKind = "sft") -> None
         _check_name(name, value, known, kind)
         _check_type(name, value, config if name in _names(config) else lora)
     try:
-        config(output_dir=gettempdir(), use_cpu=True, report_to="none", **values_for(recipe, config))
+        with quiet_libraries():
+            config(output_dir=gettempdir(), use_cpu=True, report_to="none", **values_for(recipe, config))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"finetune.trainer_args: {config.__name__} refuses them: {_one_line(error)}") from error
     try:
@@ -97,17 +99,16 @@ def check_trainer_args(recipe: TrainingRecipe, kind: MethodKind = "sft") -> None
 
 def config_class(kind: MethodKind) -> Any:
     """Return TRL's class of arguments for a training method."""
-    # The trainers of these methods are experimental in TRL, which warns at import; constraints.txt pins the version.
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     require("trl")
-    if kind == "self_distill":
-        from trl.experimental.sdft import SDFTConfig
+    with quiet_libraries():
+        if kind == "self_distill":
+            from trl.experimental.sdft import SDFTConfig
 
-        return SDFTConfig
-    if kind == "on_policy":
-        from trl.experimental.gkd import GKDConfig
+            return SDFTConfig
+        if kind == "on_policy":
+            from trl.experimental.gkd import GKDConfig
 
-        return GKDConfig
+            return GKDConfig
     from trl.trainer.sft_config import SFTConfig
 
     return SFTConfig

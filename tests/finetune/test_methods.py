@@ -20,7 +20,8 @@ from tests.finetune.tiny_models import (
     write_rows,
 )
 
-RECIPE = TrainingRecipe(rank=8, alpha=16, learning_rate=1e-2, epochs=2, batch_size=8, patience=None, max_length=128)
+RECIPE = TrainingRecipe(rank=8, alpha=16, learning_rate=1e-2, epochs=4, batch_size=8, patience=None, max_length=128)
+RECIPES = {"causal": RECIPE.model_copy(update={"batch_size": 1, "epochs": 2})}  # of packed documents
 METHODS: dict[str, Method] = {
     "causal": Causal(),
     "self_distill": SelfDistill(max_answer_tokens=6),
@@ -47,7 +48,7 @@ def unbroken(
 ) -> dict[str, FinetuneResult]:
     folder = tmp_path_factory.mktemp("unbroken")
     return {
-        kind: finetune(*files[kind], base_dir, RECIPE, folder / kind, 7, method=method)
+        kind: finetune(*files[kind], base_dir, RECIPES.get(kind, RECIPE), folder / kind, 7, method=method)
         for kind, method in METHODS.items()
     }
 
@@ -59,9 +60,10 @@ def _losses(result: FinetuneResult) -> list[float]:
 @pytest.mark.parametrize("kind", METHODS)
 def test_every_method_learns(kind: str, unbroken: dict[str, FinetuneResult]) -> None:
     result = unbroken[kind]
-    losses = _losses(result)
+    losses, epoch = _losses(result), round(result.steps / result.epochs)
     assert (result.method, len(losses)) == (kind, result.steps)
-    assert sum(losses[-2:]) < 0.9 * sum(losses[:2])
+    # Every batch of sampled answers has a loss of its own; epochs can be compared.
+    assert sum(losses[-epoch:]) < 0.95 * sum(losses[:epoch])
     assert result.trained_tokens > 0
 
 
@@ -69,7 +71,7 @@ def test_every_method_learns(kind: str, unbroken: dict[str, FinetuneResult]) -> 
 def test_a_run_that_broke_off_ends_like_an_unbroken_one(
     kind: str, unbroken: dict[str, FinetuneResult], base_dir: Path, files: dict[str, tuple[Path, Path]], tmp_path: Path
 ) -> None:
-    last = unbroken[kind].steps - 1
+    last, recipe = unbroken[kind].steps - 1, RECIPES.get(kind, RECIPE)
     seen: list[int] = []
 
     def break_off(point: LossPoint, total: int) -> None:
@@ -77,9 +79,9 @@ def test_a_run_that_broke_off_ends_like_an_unbroken_one(
             raise Killed
 
     with pytest.raises(Killed):
-        finetune(*files[kind], base_dir, RECIPE, tmp_path, 7, break_off, save_every_s=0.0, method=METHODS[kind])
+        finetune(*files[kind], base_dir, recipe, tmp_path, 7, break_off, save_every_s=0.0, method=METHODS[kind])
     resumed = finetune(
-        *files[kind], base_dir, RECIPE, tmp_path, 7, lambda point, _: seen.append(point.step), method=METHODS[kind]
+        *files[kind], base_dir, recipe, tmp_path, 7, lambda point, _: seen.append(point.step), method=METHODS[kind]
     )
     assert seen[0] == last
     # Sampled answers come from the random state that the checkpoint keeps: equal to the last bit.

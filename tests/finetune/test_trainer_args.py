@@ -1,4 +1,4 @@
-"""Arguments of TRL and PEFT reach the trainer by name; unknown, doubled and unsafe ones stop the run before it loads."""
+"""Arguments of TRL and PEFT reach the trainer by name; unknown, doubled and unsafe ones stop it before it loads."""
 
 import json
 from pathlib import Path
