@@ -56,8 +56,8 @@ def distilled_rows(
     Raises:
         DataError: fewer than two rollouts are left, or all fall on one side.
     """
-    student = candidate.apply(program.deepcopy())
-    signatures = {name: predictor.signature for name, predictor in student.named_predictors()}
+    signatures = _signatures(program, candidate)
+    taught_by = None if teacher is None else (teacher, _signatures(program, teacher))
     kept = [item for item in rollouts if item.steps and item.score is not None and item.score >= min_score]
     shown = [candidate, *([teacher] if teacher is not None else [])]
     taught = [item for item in kept if not any(_is_shown(item, prompt) for prompt in shown)]
@@ -69,8 +69,8 @@ def distilled_rows(
     for rollout in sorted(used, key=lambda item: not _is_val(item.row_id, val_share)):
         for number, step in enumerate(rollout.steps):
             row = _training_row(rollout, number, step, candidate, signatures)
-            if teacher is not None:
-                row = row.model_copy(update={"teacher_prompt": _prompt(step, teacher, signatures)})
+            if taught_by is not None:
+                row = row.model_copy(update={"teacher_prompt": _prompt(step, *taught_by)})
             if (row.prompt, row.completion) not in seen:
                 seen.add((row.prompt, row.completion))
                 sides[_is_val(rollout.row_id, val_share)].append(row)
@@ -81,6 +81,12 @@ def distilled_rows(
             "distill.min_score, or use `teacher: gold`."
         )
     return DistilledRows(tuple(sides[False]), tuple(sides[True]), len(rollouts) - len(kept), len(kept) - len(taught))
+
+
+def _signatures(program: dspy.Module, candidate: Candidate) -> dict[str, type[dspy.Signature]]:
+    """Return the predictors' signatures with the candidate's instructions."""
+    applied = candidate.apply(program.deepcopy())
+    return {name: predictor.signature for name, predictor in applied.named_predictors()}
 
 
 def _training_row(

@@ -79,7 +79,7 @@ def make_tokenizer(template: str | None = CHATML) -> Any:
     return fast
 
 
-def make_base(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
+def make_base(folder: Path, architecture: str = "llama", seed: int = 0, context: int = 256) -> Path:
     """Save a random model of 2 layers and width 64 with its tokenizer; return `folder`."""
     import torch
     import transformers
@@ -93,7 +93,7 @@ def make_base(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": context,
         "tie_word_embeddings": True,
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,

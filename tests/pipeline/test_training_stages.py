@@ -53,7 +53,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
         "name": "stages",
         "program": "programs.document_qa:answer_from_document",
         "metric": "answer_f1",
-        "model": {"kind": "local", "hf_dir": str(make_base(tmp_path / "model"))},
+        "model": {"kind": "local", "hf_dir": str(make_base(tmp_path / "model", context=512))},
         "data": {
             "source": {"kind": "python", "factory": "tests.pipeline.test_training_stages:make_examples", "n": 60},
             "fields": {"document": "document", "question": "question", "answer": "answer"},
@@ -63,7 +63,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
         "search": {"weights": None},
         "distill": {"val_share": 0.3},
         "finetune": {
-            "rank": 4, "epochs": 1, "batch_size": 4, "max_length": 256, "student_instructions": "none",
+            "rank": 4, "epochs": 1, "batch_size": 4, "max_length": 512, "student_instructions": "none",
             "student_demos": 0,
         },
         "training": [{**TRAINING[0], "documents": str(documents)}, *TRAINING[1:]],
@@ -77,7 +77,7 @@ def _prepared(config: dict[str, Any]) -> RunContext:
     context = RunContext(experiment, RunDir(Path(str(experiment.run_dir))), Silent())
     run_data(context, context.open("data", data_settings(context), ()))
     prompts = {name: PredictorPrompt(instructions="name the colour") for name in context.untouched.predictors}
-    found = Candidate(layout=Layout(output_style="plain"), predictors=prompts)
+    found = Candidate(layout=Layout(output_style="bare"), predictors=prompts)
     found.save(context.open("search", None, ()).path / "candidate.json")
     return context
 
