@@ -151,6 +151,10 @@ class TrainingRow(Record):
 
     The text trained on is chat_template(prompt, generation prompt on) + completion + end of turn. `completion` is the
     whole assistant text; where the layout prefills the answer, it starts with `prefill`, whose tokens carry no loss.
+
+    Attributes:
+        source: who wrote the completion: "gold" or "candidate".
+        teacher_prompt: what a teacher of `self_distill` or `on_policy` reads instead of `prompt`; () = the same.
     """
 
     id: str
@@ -158,10 +162,22 @@ class TrainingRow(Record):
     completion: str
     prefill: str = ""
     source: str = "gold"
+    teacher_prompt: tuple[ChatMessage, ...] = ()
+
+
+class DocumentRow(Record):
+    """One raw document for continued pre-training; `id` is a hash of its text (16 hex digits)."""
+
+    id: str
+    text: str
 
 
 class LossPoint(Record):
-    """Losses at one moment of training: nats per completion token; None where it was not measured."""
+    """Losses at one moment of training: nats per completion token; None where it was not measured.
+
+    Of `self_distill` and `on_policy`, `loss` is the divergence between teacher and student. `eval_loss` is the negative
+    log-likelihood of the validation rows' completions whatever the method (of all tokens, for documents).
+    """
 
     step: int
     epoch: float
@@ -179,6 +195,9 @@ class FinetuneResult(Record):
             in memory": the 4-bit values, unpacked once.
         trained_tokens: completion tokens that carried loss, all epochs together.
         wall_s: seconds of training, without loading.
+        method: kind of the training method; "" in files older than this field.
+        dropped_rows: rows, to train on and to validate with, that were too long and left out.
+        stages: where several training stages followed each other, each of them; other fields are then the last one's.
     """
 
     lora_dir: str
@@ -196,6 +215,9 @@ class FinetuneResult(Record):
     device: str
     stopped_early: bool
     history: tuple[LossPoint, ...]
+    method: str = ""
+    dropped_rows: int = 0
+    stages: tuple["FinetuneResult", ...] = ()
 
 
 class GgufModel(Record):

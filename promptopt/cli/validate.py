@@ -40,6 +40,7 @@ def problems_of(path: Path) -> list[str]:
     from promptopt.pipeline.fields import check_fields
     from promptopt.pipeline.models import model_source
     from promptopt.pipeline.progress import Silent
+    from promptopt.pipeline.training import check_training
     from promptopt.rundir import RunDir
 
     problems = []
@@ -52,9 +53,10 @@ def problems_of(path: Path) -> list[str]:
             check()
         except PromptoptError as error:
             problems.append(str(error))
-    if not problems:
+    context = RunContext(config, RunDir(Path()), Silent())
+    for check_together in (check_fields, check_training) if not problems else ():
         try:
-            check_fields(RunContext(config, RunDir(Path()), Silent()))
+            check_together(context)
         except PromptoptError as error:
             problems.append(str(error))
     return problems

@@ -1,6 +1,6 @@
 """ExperimentConfig: everything one YAML file says about an experiment, and its defaults. Knows no room above it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, model_validator
 
@@ -8,6 +8,7 @@ from promptopt.config.data import ConfigModel, DataConfig
 from promptopt.config.joint import ConstraintsConfig, LayoutSharing, NumberRange, WeightsSearch, parameter_of
 from promptopt.config.pools import PoolsConfig
 from promptopt.config.recipe import TrainingRecipe
+from promptopt.config.training import TEACHER_OF, LabelsStage, SftStage, TrainingStage, check_stages, is_plain
 from promptopt.layout.spec import Layout
 from promptopt.records import Quantization
 
@@ -24,16 +25,23 @@ class LocalModel(ConfigModel):
     Attributes:
         hf_dir: folder in Hugging Face format (config.json, safetensors, tokenizer). Needed to fine-tune.
         gguf: GGUF file to search and evaluate with; made from `hf_dir` when absent.
+        chat_template: for a model without one: `chatml`, `zephyr`, or a Jinja file. It is trained with, and stands in
+            every GGUF that is made.
     """
 
     kind: Literal["local"]
     hf_dir: str | None = None
     gguf: str | None = None
+    chat_template: str | None = None
 
     @model_validator(mode="after")
     def _has_weights(self) -> "LocalModel":
         if self.hf_dir is None and self.gguf is None:
             raise ValueError("a local model needs `hf_dir` (to fine-tune), `gguf` (to search and evaluate), or both")
+        if self.chat_template is not None and (self.hf_dir is None or self.gguf is not None):
+            raise ValueError(
+                "`chat_template` goes into the GGUF that promptopt makes from `hf_dir`; leave `gguf` out, which has one"
+            )
         return self
 
 
@@ -143,7 +151,8 @@ class DistillConfig(ConfigModel):
 
     Attributes:
         teacher: `gold` renders the data's own answers; `candidate` lets the model under the best candidate answer and
-            keeps what the metric accepts.
+            keeps what the metric accepts. Where `training` has a stage `labels` or `sft`, that says it, and this is
+            left out.
         rows: largest number of train rows asked for; None = all.
         min_score: rows whose answer scores less are dropped.
         val_share: share of the rows, by content hash, that measures the evaluation loss.
@@ -213,6 +222,8 @@ class ExperimentConfig(ConfigModel):
     Attributes:
         program: import path `module:name` of a dspy.Module instance, a Module class, or a function that returns one.
         metric: name in `promptopt.metrics`, or import path `module:name` of a Metric.
+        finetune: the recipe of every training.
+        training: the training stages, in order; empty = one, `labels` or `sft` as `distill.teacher` says.
         run_dir: folder of the run; default `runs/<name>` in the working directory.
     """
 
@@ -227,10 +238,48 @@ class ExperimentConfig(ConfigModel):
     search: SearchConfig = SearchConfig()
     distill: DistillConfig = DistillConfig()
     finetune: TrainingRecipe = TrainingRecipe()
+    training: tuple[TrainingStage, ...] = ()
     export: ExportConfig = ExportConfig()
     report: ReportConfig = ReportConfig()
     publish: PublishConfig = PublishConfig()
     run_dir: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_names_the_teacher(cls, values: Any) -> Any:
+        """Fill in `distill.teacher` where only the kind of a training stage says it."""
+        stages = values.get("training") if isinstance(values, dict) else None
+        distill = values.get("distill", {}) if isinstance(values, dict) else None
+        if isinstance(stages, list | tuple) and isinstance(distill, dict) and "teacher" not in distill:
+            kinds = [stage.get("kind") if isinstance(stage, dict) else getattr(stage, "kind", "") for stage in stages]
+            named = [TEACHER_OF[kind] for kind in kinds if kind in TEACHER_OF]
+            if named:
+                return {**values, "distill": {**distill, "teacher": named[0]}}
+        return values
+
+    @model_validator(mode="after")
+    def _training_is_possible(self) -> "ExperimentConfig":
+        check_stages(self.training, self.finetune)
+        kinds = {TEACHER_OF[stage.kind]: stage.kind for stage in self.training if stage.kind in TEACHER_OF}
+        if kinds and self.distill.teacher not in kinds:
+            teacher, kind = next(iter(kinds.items()))
+            raise ValueError(
+                f"distill.teacher is {self.distill.teacher!r}, but `training` has a stage {kind!r}, which learns from "
+                f"{teacher!r} answers. Leave distill.teacher out: the kind says it"
+            )
+        if self.training and self.search.weights is not None and not is_plain(self.training):
+            raise ValueError(
+                "search.weights trains every tuned trial with one stage `labels` or `sft` as `distill` and `finetune` "
+                f"describe it, and `training` asks for {[stage.kind for stage in self.training]}, or for changes of "
+                "its own. Set search.weights: null to search the prompt first and train these stages under the best one"
+            )
+        return self
+
+    @property
+    def training_stages(self) -> tuple[TrainingStage, ...]:
+        """The training stages, the one that `distill.teacher` means where none are named."""
+        plain = LabelsStage(kind="labels") if self.distill.teacher == "gold" else SftStage(kind="sft")
+        return self.training or (plain,)
 
     @model_validator(mode="after")
     def _slices_are_fields(self) -> "ExperimentConfig":

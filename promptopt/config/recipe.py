@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 
 class TrainingRecipe(BaseModel):
@@ -25,6 +25,8 @@ class TrainingRecipe(BaseModel):
         student_reasoning: whether a student of a reasoning candidate is asked to reason.
         row_share: share of the distilled rows that are trained on.
         min_score: rows whose answer scores less are dropped; None = what `distill.min_score` says.
+        trainer_args: any other argument of TRL's trainer or of PEFT's `LoraConfig`, by name; checked before anything is
+            loaded (`finetune.trainer_args`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,3 +57,4 @@ class TrainingRecipe(BaseModel):
     student_reasoning: Literal["keep", "drop"] = "keep"
     row_share: float = Field(default=1.0, gt=0, le=1)
     min_score: float | None = Field(default=None, ge=0, le=1)
+    trainer_args: dict[str, JsonValue] = Field(default_factory=dict)

@@ -41,6 +41,8 @@ def distilled_rows(
     min_score: float,
     val_share: float,
     row_share: float = 1.0,
+    *,
+    teacher: Candidate | None = None,
 ) -> DistilledRows:
     """Return the rollouts worth teaching as rows of the student's prompts under `candidate`.
 
@@ -49,14 +51,16 @@ def distilled_rows(
 
     Args:
         row_share: share of the examples to train on that are kept; those to validate with are all kept.
+        teacher: what a teacher reads in the candidate's place; its prompts stand in the rows.
 
     Raises:
         DataError: fewer than two rollouts are left, or all fall on one side.
     """
-    student = candidate.apply(program.deepcopy())
-    signatures = {name: predictor.signature for name, predictor in student.named_predictors()}
+    signatures = _signatures(program, candidate)
+    taught_by = None if teacher is None else (teacher, _signatures(program, teacher))
     kept = [item for item in rollouts if item.steps and item.score is not None and item.score >= min_score]
-    taught = [item for item in kept if not _is_shown(item, candidate)]
+    shown = [candidate, *([teacher] if teacher is not None else [])]
+    taught = [item for item in kept if not any(_is_shown(item, prompt) for prompt in shown)]
     used = [item for item in taught if _is_val(item.row_id, val_share) or _hashed("share", item.row_id) < row_share]
     sides: dict[bool, list[TrainingRow]] = {True: [], False: []}
     seen: set[tuple[object, ...]] = set()
@@ -65,6 +69,8 @@ def distilled_rows(
     for rollout in sorted(used, key=lambda item: not _is_val(item.row_id, val_share)):
         for number, step in enumerate(rollout.steps):
             row = _training_row(rollout, number, step, candidate, signatures)
+            if taught_by is not None:
+                row = row.model_copy(update={"teacher_prompt": _prompt(step, *taught_by)})
             if (row.prompt, row.completion) not in seen:
                 seen.add((row.prompt, row.completion))
                 sides[_is_val(rollout.row_id, val_share)].append(row)
@@ -77,6 +83,12 @@ def distilled_rows(
     return DistilledRows(tuple(sides[False]), tuple(sides[True]), len(rollouts) - len(kept), len(kept) - len(taught))
 
 
+def _signatures(program: dspy.Module, candidate: Candidate) -> dict[str, type[dspy.Signature]]:
+    """Return the predictors' signatures with the candidate's instructions."""
+    applied = candidate.apply(program.deepcopy())
+    return {name: predictor.signature for name, predictor in applied.named_predictors()}
+
+
 def _training_row(
     rollout: Rollout,
     number: int,
@@ -86,19 +98,27 @@ def _training_row(
 ) -> TrainingRow:
     layout = candidate.layout_of(step.predictor)
     spec = signature_spec(signatures[step.predictor])
-    messages = render_messages(layout, spec, candidate.predictors[step.predictor].demos, step.inputs)
-    prefill = prefill_text(layout, spec)
-    if prefill:
-        messages = messages[:-1]
     names = {field.name for field in with_reasoning(layout, spec).outputs}
     outputs = {name: value for name, value in step.outputs.items() if name in names}
     return TrainingRow(
         id=f"{rollout.row_id}-{number}",
-        prompt=tuple(ChatMessage.model_validate(message) for message in messages),
+        prompt=_prompt(step, candidate, signatures),
         completion=render_completion(layout, spec, outputs),
-        prefill=prefill,
+        prefill=prefill_text(layout, spec),
         source=rollout.source,
     )
+
+
+def _prompt(
+    step: RolloutStep, candidate: Candidate, signatures: dict[str, type[dspy.Signature]]
+) -> tuple[ChatMessage, ...]:
+    """Return the prompt of `step` under `candidate`, without the prefill that opens the answer."""
+    layout = candidate.layout_of(step.predictor)
+    spec = signature_spec(signatures[step.predictor])
+    messages = render_messages(layout, spec, candidate.predictors[step.predictor].demos, step.inputs)
+    if prefill_text(layout, spec):
+        messages = messages[:-1]
+    return tuple(ChatMessage.model_validate(message) for message in messages)
 
 
 def _is_shown(rollout: Rollout, candidate: Candidate) -> bool:

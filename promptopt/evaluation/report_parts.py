@@ -92,7 +92,9 @@ def finetune_section(result: FinetuneResult | None) -> str:
     rows = [
         ["base model", code(result.base_model)],
         ["base held as", code(result.base_quantization)],
+        ["method", code(result.method or "labels or sft")],
         ["rows (train / validation)", f"{result.train_rows} / {result.val_rows}"],
+        ["rows left out as too long", str(result.dropped_rows)],
         ["trainable parameters", f"{result.trainable_parameters:,}"],
         ["completion tokens trained on", f"{result.trained_tokens:,}"],
         ["steps, epochs", f"{result.steps}, {result.epochs:.2f}{' (stopped early)' if result.stopped_early else ''}"],
@@ -100,9 +102,20 @@ def finetune_section(result: FinetuneResult | None) -> str:
         ["time, device", f"{result.wall_s:.0f} s, {escape(result.device)}"],
     ]
     parts = ["## Fine-tuning", table([["", ""], *rows])]
+    if result.stages:
+        parts += ["### Stages", "Each went on with the weights of the one before; above is the last.", _stages(result)]
     if result.history:
         parts += ["### Loss", "Nats per completion token.", _loss_curves(result.history), _loss_table(result.history)]
     return "\n\n".join(parts)
+
+
+def _stages(result: FinetuneResult) -> str:
+    lines = []
+    for number, stage in enumerate(result.stages, start=1):
+        start = next((point.eval_loss for point in stage.history if point.eval_loss is not None), None)
+        rows, loss = f"{stage.train_rows} / {stage.val_rows}", f"{_number(start, 4)} -> {stage.best_eval_loss:.4f}"
+        lines.append([str(number), stage.method, rows, str(stage.steps), loss, f"{stage.wall_s:.0f}"])
+    return table([["", "method", "rows (train / validation)", "steps", "evaluation loss", "seconds"], *lines])
 
 
 def _loss_curves(history: tuple[LossPoint, ...]) -> str:

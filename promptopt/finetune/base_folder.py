@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from promptopt.errors import ModelError
+
+logger = logging.getLogger(__name__)
 
 _HASHED_WHOLE_BYTES = 256 * 2**20
 _EDGE_BYTES = 2**20
@@ -57,6 +60,15 @@ def end_token_ids(base_dir: Path, tokenizer_eos: int | None) -> frozenset[int]:
         eos = _read_json(generation).get("eos_token_id")
         found.update(eos if isinstance(eos, list) else [] if eos is None else [eos])
     return frozenset(found)
+
+
+def longest_context(base_dir: Path, wanted: int) -> int:
+    """Return the longest row in tokens: `wanted`, or the model's context where that is shorter."""
+    context = _read_json(base_dir / "config.json").get("max_position_embeddings")
+    if isinstance(context, int) and context < wanted:
+        logger.info("Rows are limited to the model's context of %d tokens", context)
+        return context
+    return wanted
 
 
 def folder_hash(base_dir: Path) -> str:

@@ -199,6 +199,8 @@ def quiet_libraries() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets_logging.disable_progress_bar()
+    # Two training methods stand on TRL's experimental trainers, which warn at import; constraints.txt pins the version.
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     try:
         with warnings.catch_warnings():
             for module in ("transformers", "trl", "peft", "accelerate", "torch", "bitsandbytes"):

@@ -32,8 +32,8 @@ class ChatTokenizer:
         if not getattr(tokenizer, "chat_template", None):
             raise TrainingError(
                 f"The tokenizer of {tokenizer.name_or_path or 'the model'} has no chat template, so a chat row has no "
-                "defined text. Use the instruct version of the model, or put the template it was trained with into "
-                "chat_template.jinja beside its tokenizer.json."
+                "defined text. Use the instruct version of the model, or give it one: model.chat_template: chatml, "
+                "zephyr, or a Jinja file."
             )
         self._tokenizer = tokenizer
         eos = cast("int | None", tokenizer.eos_token_id)
@@ -68,6 +68,10 @@ class ChatTokenizer:
         if not generated:
             raise TrainingError(f"Row {row.id!r}: its completion {generated_text!r} has no tokens: nothing to learn.")
         return given, [*generated, *self._end_of_turn(ending, row)]
+
+    def given_ids(self, row: TrainingRow, messages: Sequence[ChatMessage]) -> list[int]:
+        """Return the token ids of `messages` as a prompt, followed by the prefill of `row`."""
+        return self._ids(self._render(row, messages, add_generation_prompt=True) + row.prefill)
 
     def _prompt_and_ending(self, row: TrainingRow) -> tuple[str, str]:
         """Return the rendered prompt, and what the template writes after the answer."""

@@ -4,6 +4,7 @@ LoRA: Hu et al. 2021, arXiv 2106.09685. rsLoRA scales by alpha / sqrt(rank): Kal
 """
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import TrainingError
+from promptopt.finetune.trainer_args import values_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,14 +32,23 @@ DEFAULT_SET = "default"
 """What PEFT calls the only LoRA weights of a model."""
 
 
-def add_lora(model: "PreTrainedModel", recipe: TrainingRecipe, seed: int) -> Any:
-    """Return `model` wrapped in fresh float32 LoRA weights, drawn from `seed`; the output is unchanged at first.
+def add_lora(model: "PreTrainedModel", recipe: TrainingRecipe, seed: int, start_from: Path | None = None) -> Any:
+    """Return `model` wrapped in float32 LoRA weights.
+
+    Args:
+        seed: of fresh weights; the model's output is unchanged at first.
+        start_from: folder of LoRA weights to go on with.
 
     Raises:
-        TrainingError: the model has none of the layers that `recipe.target_modules` means.
+        TrainingError: the model has none of the layers that `recipe.target_modules` means, or the weights to go on with
+            are of other layers or another rank.
     """
     torch.manual_seed(seed)
-    return get_peft_model(model, lora_config(model, recipe))
+    wrapped = get_peft_model(model, lora_config(model, recipe))
+    if start_from is not None:
+        _check_fits(wrapped, start_from)
+        load_weights(wrapped, start_from)
+    return wrapped
 
 
 def lora_config(model: "PreTrainedModel", recipe: TrainingRecipe) -> LoraConfig:
@@ -54,7 +65,24 @@ def lora_config(model: "PreTrainedModel", recipe: TrainingRecipe) -> LoraConfig:
         target_modules=_target_modules(model, recipe.target_modules),
         bias="none",
         task_type="CAUSAL_LM",
+        **values_for(recipe, LoraConfig),
     )
+
+
+def _check_fits(model: Any, folder: Path) -> None:
+    """Raise TrainingError unless the weights in `folder` are of the same layers and shapes as those of `model`."""
+    wanted = {name: tuple(value.shape) for name, value in get_peft_model_state_dict(model).items()}
+    found = {name: tuple(value.shape) for name, value in load_file(str(folder / WEIGHTS)).items()}
+    kept = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = model.peft_config[model.active_adapter]
+    scales = (config.lora_alpha, config.use_rslora), (kept["lora_alpha"], kept["use_rslora"])
+    if wanted != found or scales[0] != scales[1]:
+        odd = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
+        raise TrainingError(
+            f"The LoRA weights in {folder} do not fit this recipe (rank, alpha, rslora or layers differ; first at "
+            f"{odd[0] if odd else 'the scale'}). Stages that go on from each other need the same ones: set them under "
+            "`finetune`, for all stages."
+        )
 
 
 def _target_modules(model: "PreTrainedModel", wanted: str) -> str | list[str]:

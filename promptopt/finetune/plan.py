@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from promptopt.config.methods import Method
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.finetune.rungs import RungJudge
 from promptopt.records import LossPoint
@@ -28,6 +29,8 @@ class TrainingPlan:
     save_every_s: float
     on_progress: OnProgress | None
     judge: RungJudge
+    method: Method | None = None
+    start_from: Path | None = None
 
     @property
     def checkpoints(self) -> Path:

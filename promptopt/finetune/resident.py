@@ -88,13 +88,13 @@ class ResidentBase:
     @cached_property
     def end_ids(self) -> frozenset[int]:
         """Tokens at which generation stops."""
-        eos = self._tokenizer.eos_token_id
+        eos = self.tokenizer.eos_token_id
         return end_token_ids(self.base_dir, eos if isinstance(eos, int) else None)
 
     @cached_property
     def rows(self) -> RowCache:
         """Tokenised rows of the last trainings."""
-        return RowCache(self._tokenizer, self.end_ids)
+        return RowCache(self.tokenizer, self.end_ids)
 
     def require_fits(self, base_dir: Path, quantization: Quantization4, residency: Residency) -> None:
         """Raise TrainingError unless this is the base that a training asks for, and free for it.
@@ -165,7 +165,8 @@ class ResidentBase:
             self._drop()
 
     @cached_property
-    def _tokenizer(self) -> "PreTrainedTokenizerBase":
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The tokenizer of the base; read without its weights."""
         with quiet_libraries():
             return load_tokenizer(self.base_dir)
 
@@ -176,7 +177,7 @@ class ResidentBase:
             if self.quantization != "none":
                 require_selftest(self.device, self.quantization)
             with quiet_libraries():
-                self._loaded = load_base(self.base_dir, self.quantization, self.residency, self.device, self._tokenizer)
+                self._loaded = load_base(self.base_dir, self.quantization, self.residency, self.device, self.tokenizer)
             self._pristine = Pristine(self._loaded.model, self._loaded.tokenizer)
         return self._loaded
 

@@ -33,11 +33,13 @@ class TokenRow:
     Attributes:
         input_ids: prompt, prefill, completion, end of turn.
         prompt_tokens: how many of them are prompt and prefill: given when served, without loss when trained.
+        teacher_ids: what a teacher is given in their place: its own prompt and the prefill; () = the same tokens.
     """
 
     id: str
     input_ids: tuple[int, ...]
     prompt_tokens: int
+    teacher_ids: tuple[int, ...] = ()
 
     @property
     def labels(self) -> list[int]:
@@ -48,6 +50,16 @@ class TokenRow:
     def completion_tokens(self) -> int:
         """How many tokens carry loss, the end of the turn included."""
         return len(self.input_ids) - self.prompt_tokens
+
+    @property
+    def given_ids(self) -> tuple[int, ...]:
+        """The tokens of prompt and prefill."""
+        return self.input_ids[: self.prompt_tokens]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the row as the student or the teacher reads it, whichever is more."""
+        return max(len(self.input_ids), len(self.teacher_ids) + self.completion_tokens)
 
 
 @dataclass(frozen=True)
@@ -92,9 +104,9 @@ def _parse_row(line: bytes, place: str) -> TrainingRow:
         ) from error
     if not row.prompt:
         raise DataError(f"{place}: row {row.id!r} has an empty prompt; at least 1 message is needed.")
-    if row.prompt[-1].role == "assistant":
+    if any(prompt and prompt[-1].role == "assistant" for prompt in (row.prompt, row.teacher_prompt)):
         raise DataError(
-            f"{place}: the prompt of row {row.id!r} ends with an assistant message. Text that opens the answer belongs "
+            f"{place}: a prompt of row {row.id!r} ends with an assistant message. Text that opens the answer belongs "
             "into `prefill`."
         )
     if not row.completion.startswith(row.prefill):
@@ -147,17 +159,17 @@ def tokenize_rows(
     """
     chat = ChatTokenizer(tokenizer, end_ids)
     tokenized = [_token_row(row, chat) for row in rows]
-    dropped = [row for row in tokenized if len(row.input_ids) > max_length]
+    dropped = [row for row in tokenized if row.length > max_length]
     if len(dropped) > allowed_truncated:
-        longest = max(dropped, key=lambda row: len(row.input_ids))
+        longest = max(dropped, key=lambda row: row.length)
         raise TrainingError(
             f"{len(dropped)} of {len(rows)} rows are longer than {max_length} tokens, and "
             f"finetune.allowed_truncated_rows admits {allowed_truncated}. The longest, {longest.id!r}, has "
-            f"{len(longest.input_ids)} tokens ({longest.prompt_tokens} of them prompt). Raise finetune.max_length to "
-            f"{len(longest.input_ids)} if the model's context allows it, choose a layout with a shorter prompt, or set "
-            f"finetune.allowed_truncated_rows to {len(dropped)} to train without these rows."
+            f"{longest.length} tokens ({longest.length - longest.completion_tokens} of them prompt). Raise "
+            f"finetune.max_length to {longest.length} if the model's context allows it, choose a layout with a shorter "
+            f"prompt, or set finetune.allowed_truncated_rows to {len(dropped)} to train without these rows."
         )
-    kept = tuple(row for row in tokenized if len(row.input_ids) <= max_length)
+    kept = tuple(row for row in tokenized if row.length <= max_length)
     if not kept:
         raise TrainingError(f"All {len(rows)} rows are longer than {max_length} tokens; none is left to train on.")
     if dropped:
@@ -167,4 +179,5 @@ def tokenize_rows(
 
 def _token_row(row: TrainingRow, chat: ChatTokenizer) -> TokenRow:
     given, generated = chat.split_ids(row)
-    return TokenRow(row.id, (*given, *generated), len(given))
+    teacher = chat.given_ids(row, row.teacher_prompt) if row.teacher_prompt else ()
+    return TokenRow(row.id, (*given, *generated), len(given), tuple(teacher))

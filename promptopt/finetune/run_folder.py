@@ -7,13 +7,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from promptopt.finetune.base_folder import file_hash
+from promptopt.finetune.base_folder import file_hash, folder_hash
 from promptopt.finetune.checkpoints import write_atomically
 from promptopt.finetune.plan import TrainingPlan
 from promptopt.records import FinetuneResult
 
 RESULT = "result.json"
 _KEY = "finetune_key.json"
+_ELSEWHERE = {"recipe", "seed", "where", "rows", "documents", "text_field", "val_share", "teacher"}
+"""Fields of a training stage that other parts of the key say: what data they chose, which recipe they changed."""
 
 
 def open_run(plan: TrainingPlan, base_hash: str, residency: str, device: str) -> FinetuneResult | None:
@@ -38,6 +40,7 @@ def open_run(plan: TrainingPlan, base_hash: str, residency: str, device: str) ->
 
 def _run_key(plan: TrainingPlan, base_hash: str, residency: str, device: str) -> str:
     """Return a hash of everything that decides the weights. The device counts: its arithmetic does."""
+    teacher = getattr(plan.method, "teacher", None)
     parts = {
         "train": file_hash(plan.train_rows),
         "val": file_hash(plan.val_rows),
@@ -46,6 +49,9 @@ def _run_key(plan: TrainingPlan, base_hash: str, residency: str, device: str) ->
         "seed": plan.seed,
         "residency": residency,
         "device": device,
+        "method": None if plan.method is None else plan.method.model_dump(mode="json", exclude=_ELSEWHERE),
+        "start_from": None if plan.start_from is None else file_hash(plan.start_from / "adapter_model.safetensors"),
+        "teacher": None if teacher is None else folder_hash(Path(teacher).expanduser()),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -5,13 +5,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from transformers import PrinterCallback, ProgressCallback, TrainerState
 
 from promptopt.errors import TrainingError
 from promptopt.finetune import lora
-from promptopt.finetune.arguments import sft_arguments
 from promptopt.finetune.base_model import LoadedBase
+from promptopt.finetune.build import TrainerParts, build_trainer
 from promptopt.finetune.callback import RunCallback
 from promptopt.finetune.checkpoints import (
     STATE,
@@ -25,7 +24,6 @@ from promptopt.finetune.linear4bit import check_guarded
 from promptopt.finetune.plan import TrainingPlan
 from promptopt.finetune.rows import TokenizedRows
 from promptopt.finetune.stop_check import check_stops
-from promptopt.finetune.trainer import RowTrainer
 from promptopt.records import FinetuneResult, LossPoint
 
 LORA_DIR = "lora"
@@ -39,6 +37,7 @@ class TrainingSession:
     Args:
         rows, measured: trained on, and measured at every evaluation.
         end_ids: tokens at which generation stops.
+        method: kind of the training method.
     """
 
     def __init__(
@@ -48,12 +47,14 @@ class TrainingSession:
         rows: TokenizedRows,
         measured: TokenizedRows,
         end_ids: frozenset[int],
+        method: str,
     ) -> None:
         self._base = base
         self._plan = plan
         self._rows = rows
         self._measured = measured
         self._end_ids = end_ids
+        self._method = method
         self._newest = newest_complete(plan.checkpoints)
         if self._newest is not None:
             plan.judge.clock.set(self._newest[1].wall_s)
@@ -61,7 +62,7 @@ class TrainingSession:
     def run(self) -> FinetuneResult:
         """Train to the end, or from the last complete checkpoint to the end; publish the best LoRA weights."""
         plan, recipe, newest = self._plan, self._plan.recipe, self._newest
-        model = lora.add_lora(self._base.model, recipe, plan.seed)
+        model = lora.add_lora(self._base.model, recipe, plan.seed, plan.start_from)
         callback = RunCallback(recipe.eval_per_epoch, recipe.patience, plan.save_every_s, plan.judge, plan.on_progress)
         trainer = self._build_trainer(model, callback)
         if self._base.held in ("nf4", "fp4"):
@@ -87,38 +88,36 @@ class TrainingSession:
         over = stops_early(loss_points(state.log_history), recipe.patience, recipe.eval_per_epoch)
         return judged or (over and state.global_step < state.max_steps)
 
-    def _build_trainer(self, model: Any, callback: RunCallback) -> RowTrainer:
-        plan, recipe, rows = self._plan, self._plan.recipe, self._rows.rows
+    def _build_trainer(self, model: Any, callback: RunCallback) -> Any:
+        plan, pad_id = self._plan, pad_token(self._base)
         values = lora.trainable_values(model)
-        lengths = [len(row.input_ids) for row in rows]
-        trainer = RowTrainer(
-            val_rows=self._measured.rows,
-            train_lengths=None if recipe.packing else lengths,
-            pad_id=pad_token(self._base),
-            trained_tokens=0 if self._newest is None else self._newest[1].trained_tokens,
-            clock=plan.judge.clock,
-            model=model,
-            args=sft_arguments(
-                recipe, plan.checkpoints, plan.seed, self._base.device, max(lengths), fresh=self._newest is None
-            ),
-            train_dataset=Dataset.from_dict(
-                {"input_ids": [list(row.input_ids) for row in rows], "labels": [row.labels for row in rows]}
-            ),
-            processing_class=self._base.tokenizer,
-            callbacks=[callback],
+        common = {
+            "val_rows": self._measured.rows,
+            "pad_id": pad_id,
+            "trained_tokens": 0 if self._newest is None else self._newest[1].trained_tokens,
+            "clock": plan.judge.clock,
+            "model": model,
+            "processing_class": self._base.tokenizer,
+            "callbacks": [callback],
+        }
+        trainer = build_trainer(
+            TrainerParts(self._base, plan, self._rows, pad_id, self._newest is None, self._end_ids, common)
         )
         lora.restore_values(model, values)
         for printer in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(printer)
         return trainer
 
-    def _finish(self, trainer: RowTrainer, model: Any, stopped: bool) -> FinetuneResult:
+    def _finish(self, trainer: Any, model: Any, stopped: bool) -> FinetuneResult:
         plan = self._plan
-        result = publish_best(plan, self._base, self._rows, self._measured, trainer.state, trainer.trained_tokens)
+        result = publish_best(
+            plan, self._base, self._rows, self._measured, self._method, trainer.state, trainer.trained_tokens
+        )
         result = result.model_copy(
             update={"trainable_parameters": lora.trainable_count(model), "stopped_early": stopped}
         )
-        if not plan.judge.asks:  # who judges checkpoints has seen what they answer
+        documents = self._method == "causal"
+        if not plan.judge.asks and not documents:  # who judges checkpoints has seen what they answer
             lora.load_weights(model, plan.out_dir / LORA_DIR)
             log_stops(model, self._measured, self._end_ids)
         return result
@@ -129,6 +128,7 @@ def publish_best(
     base: LoadedBase,
     rows: TokenizedRows,
     measured: TokenizedRows,
+    method: str,
     state: TrainerState,
     trained_tokens: int,
 ) -> FinetuneResult:
@@ -162,6 +162,8 @@ def publish_best(
         device=base.device,
         stopped_early=False,
         history=tuple(points),
+        method=method,
+        dropped_rows=len(rows.dropped_ids) + len(measured.dropped_ids),
     )
 
 

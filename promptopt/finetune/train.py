@@ -9,22 +9,21 @@ only; optionally DFT (arXiv 2508.05629) and NEFTune (Jain et al. 2023, arXiv 231
             result.json         FinetuneResult, written last
 """
 
-import json
-import logging
 import os
 from pathlib import Path
 
+from promptopt.config.methods import Method
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import TrainingError
 from promptopt.finetune.base_model import Residency, is_out_of_memory, quiet_libraries
 from promptopt.finetune.plan import OnProgress, TrainingPlan
 from promptopt.finetune.resident import ResidentBase
-from promptopt.finetune.rows import TokenizedRows, check_no_leak, read_rows
+from promptopt.finetune.rows import TokenizedRows
 from promptopt.finetune.run_folder import clear_run, finish_run, open_run
 from promptopt.finetune.rungs import OnCheckpoint, RungJudge
+from promptopt.finetune.sources import read_source
+from promptopt.finetune.trainer_args import check_trainer_args
 from promptopt.records import FinetuneResult
-
-logger = logging.getLogger(__name__)
 
 
 def finetune(
@@ -40,6 +39,8 @@ def finetune(
     save_every_s: float = 60.0,
     resident: ResidentBase | None = None,
     on_checkpoint: OnCheckpoint | None = None,
+    method: Method | None = None,
+    start_from: Path | None = None,
 ) -> FinetuneResult:
     """Train LoRA weights on `train_rows`; keep those with the lowest evaluation loss on `val_rows`.
 
@@ -47,7 +48,7 @@ def finetune(
     checkpoint of an unfinished one, to the same losses as an unbroken run on the same machine.
 
     Args:
-        train_rows, val_rows: JSONL of `TrainingRow`s.
+        train_rows, val_rows: JSONL of `TrainingRow`s; of `DocumentRow`s where the method is `Causal`.
         base_dir: Hugging Face model folder; never written to.
         out_dir: gets `lora/`, `result.json` and `checkpoints/`.
         seed: of the initial LoRA weights, the order of rows, and dropout.
@@ -58,8 +59,11 @@ def finetune(
         on_checkpoint: called at every evaluated checkpoint, the last one included; True stops training there, which
             then counts as finished. A run that goes on after a kill asks again about the checkpoint it goes on from.
             It may use the global random state; the training does not see it. What it raises is raised here.
+        method: what is learned from the rows; None = their completions (`labels` or `sft`, as the rows say).
+        start_from: folder of LoRA weights to go on with, of the same rank and layers; None = fresh ones.
 
     Raises:
+        ConfigError: `recipe.trainer_args` has a name or value that cannot be passed on.
         DataError: a row or file of rows is wrong. ModelError: the base is incomplete.
         TrainingError: a check on the rows failed, the 4-bit self-test failed, the loss diverged, memory ran out, the
             resident base is another one than the recipe needs, or the base changed in memory.
@@ -67,7 +71,10 @@ def finetune(
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     judge = RungJudge(on_checkpoint)
-    plan = TrainingPlan(train_rows, val_rows, base_dir, recipe, out_dir, seed, save_every_s, on_progress, judge)
+    plan = TrainingPlan(
+        train_rows, val_rows, base_dir, recipe, out_dir, seed, save_every_s, on_progress, judge, method, start_from
+    )
+    check_trainer_args(recipe, "sft" if method is None else method.kind)
     if resident is not None:
         resident.require_fits(base_dir, recipe.base_quantization, residency)
         return _finetune(plan, resident)
@@ -76,16 +83,14 @@ def finetune(
 
 
 def _finetune(plan: TrainingPlan, base: ResidentBase) -> FinetuneResult:
-    train, val = read_rows(plan.train_rows), read_rows(plan.val_rows)
-    check_no_leak(train, val)
+    source = read_source(plan)
     finished = open_run(plan, base.base_hash, base.residency, base.device)
     if finished is not None:
         return finished
     with quiet_libraries():
-        limit, allowed = longest_row(plan.recipe, plan.base_dir), plan.recipe.allowed_truncated_rows
-        rows = base.rows.tokenized(plan.train_rows, train, limit, allowed)
-        measured = base.rows.tokenized(plan.val_rows, val, limit, allowed)
-        result = _train(plan, base, rows, measured)
+        rows, measured = source.tokenized(plan, base)
+        kind = source.method if plan.method is None else plan.method.kind
+        result = _train(plan, base, rows, measured, kind)
     try:
         base.check()
     except TrainingError:
@@ -95,16 +100,18 @@ def _finetune(plan: TrainingPlan, base: ResidentBase) -> FinetuneResult:
     return result
 
 
-def _train(plan: TrainingPlan, base: ResidentBase, rows: TokenizedRows, measured: TokenizedRows) -> FinetuneResult:
+def _train(
+    plan: TrainingPlan, base: ResidentBase, rows: TokenizedRows, measured: TokenizedRows, kind: str
+) -> FinetuneResult:
     """Train; turn a lack of memory into advice."""
     try:
-        return _train_lent(plan, base, rows, measured)
+        return _train_lent(plan, base, rows, measured, kind)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error) or plan.judge.failure is error:
             raise
         message = (
             f"Memory ran out while training with batch_size {plan.recipe.batch_size} and rows of up to "
-            f"{max(len(row.input_ids) for row in rows.rows)} tokens: {str(error).splitlines()[0]} Halve "
+            f"{max(row.length for row in rows.rows)} tokens: {str(error).splitlines()[0]} Halve "
             "finetune.batch_size and double finetune.gradient_accumulation (the same effective batch), set "
             "finetune.gradient_checkpointing: true, or use base_quantization: nf4. Training then starts over."
         )
@@ -112,18 +119,10 @@ def _train(plan: TrainingPlan, base: ResidentBase, rows: TokenizedRows, measured
     raise TrainingError(message)
 
 
-def _train_lent(plan: TrainingPlan, base: ResidentBase, rows: TokenizedRows, measured: TokenizedRows) -> FinetuneResult:
+def _train_lent(
+    plan: TrainingPlan, base: ResidentBase, rows: TokenizedRows, measured: TokenizedRows, kind: str
+) -> FinetuneResult:
     from promptopt.finetune.session import TrainingSession
 
     with base.lend() as loaded:
-        return TrainingSession(loaded, plan, rows, measured, base.end_ids).run()
-
-
-def longest_row(recipe: TrainingRecipe, base_dir: Path) -> int:
-    """Return the longest row in tokens: what the recipe allows, or the model's context where that is shorter."""
-    config = json.loads((base_dir / "config.json").read_text(encoding="utf-8"))
-    context = config.get("max_position_embeddings")
-    if isinstance(context, int) and context < recipe.max_length:
-        logger.info("Rows are limited to the model's context of %d tokens", context)
-        return context
-    return recipe.max_length
+        return TrainingSession(loaded, plan, rows, measured, base.end_ids, kind).run()

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with this project's rules: exact losses, seeded batches, checkpoints that say they are complete.
+"""TRL's trainers with this project's rules: exact losses, seeded batches, checkpoints that say they are complete.
 
 Imported only when training starts: it imports torch, transformers and trl. Knows token rows, no files of rows.
 """
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
 _MAX_LOGITS = 2**25
 """Largest number of float32 logits held at once on the short path of the loss: 128 MiB, thrice with its gradient."""
+_MAX_EVAL_LOGITS = 2**28
+"""Largest number of logits of an evaluation batch: documents carry loss on every token, and vocabularies are large."""
 
 
-class RowTrainer(SFTTrainer):
-    """SFTTrainer on pre-tokenised rows.
+class RunTrainer:
+    """What every training method shares; mixed in before a trainer of TRL.
 
     Attributes:
         trained_tokens: completion tokens that carried loss so far, all starts of this run together.
@@ -53,7 +55,7 @@ class RowTrainer(SFTTrainer):
             train_lengths: tokens of each training row; None where rows are packed, so lengths are equal anyway.
             pad_id: token that fills up short rows.
             clock: shows the seconds of training that a checkpoint records.
-            trl_arguments: passed on to SFTTrainer.
+            trl_arguments: passed on to the trainer of TRL.
         """
         super().__init__(**trl_arguments)
         self._val_rows = tuple(val_rows)
@@ -62,10 +64,47 @@ class RowTrainer(SFTTrainer):
         self._clock = clock
         self.trained_tokens = trained_tokens
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        dataset = cast(Any, self.train_dataset if train_dataset is None else train_dataset)
+    def _get_train_sampler(self: Any, train_dataset: Any = None) -> EpochSampler:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
         lengths = self._train_lengths if self._train_lengths is not None else [1] * len(dataset)
         return EpochSampler(lengths, self.args.per_device_train_batch_size, self.args.seed)
+
+    def evaluate(
+        self: Any, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measure the mean negative log-likelihood per completion token over all validation rows.
+
+        The Trainer would average the means of batches, which depends on how rows are batched, and would report the DFT
+        loss where that is trained; this is the same figure for every recipe.
+        """
+        model = self.model
+        was_training = model.training
+        model.eval()
+        with self.compute_loss_context_manager():
+            loss = mean_loss(model, self._val_rows, self.args.per_device_eval_batch_size, self._pad_id)
+        metrics = {f"{metric_key_prefix}_loss": loss}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        model.train(was_training)
+        return metrics
+
+    def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # The Trainer also saves the tokenizer and its own arguments, megabytes that nobody reads, in every checkpoint.
+        lora.save_weights(self.model, Path(str(output_dir or self.args.output_dir)))
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        root = Path(str(self.args.output_dir))
+        folder = checkpoint_dir(root, self.state.global_step)
+        shutil.rmtree(folder, ignore_errors=True)
+        with full_disk_explained(folder):
+            Trainer._save_checkpoint(self, model, trial)  # SFTTrainer's own only adds a model card
+            mark_complete(folder, self.state.global_step, self._clock.seconds, self.trained_tokens)
+        best = best_point(loss_points(self.state.log_history))
+        rotate(root, None if best is None else best.step)
+
+
+class RowTrainer(RunTrainer, SFTTrainer):
+    """SFTTrainer on pre-tokenised rows."""
 
     def compute_loss(
         self,
@@ -91,39 +130,6 @@ class RowTrainer(SFTTrainer):
         total = count if num_items_in_batch is None else num_items_in_batch
         return losses.sum() / torch.as_tensor(total).clamp(min=1)
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Measure the mean negative log-likelihood per completion token over all validation rows.
-
-        The Trainer would average the means of batches, which depends on how rows are batched, and would report the DFT
-        loss where that is trained; this is the same figure for every recipe.
-        """
-        model = cast(Any, self.model)
-        was_training = model.training
-        model.eval()
-        with self.compute_loss_context_manager():
-            loss = mean_loss(model, self._val_rows, self.args.per_device_eval_batch_size, self._pad_id)
-        metrics = {f"{metric_key_prefix}_loss": loss}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        model.train(was_training)
-        return metrics
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        # The Trainer also saves the tokenizer and its own arguments, megabytes that nobody reads, in every checkpoint.
-        lora.save_weights(self.model, Path(str(output_dir or self.args.output_dir)))
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        root = Path(str(self.args.output_dir))
-        folder = checkpoint_dir(root, self.state.global_step)
-        shutil.rmtree(folder, ignore_errors=True)
-        with full_disk_explained(folder):
-            Trainer._save_checkpoint(self, model, trial)  # SFTTrainer's own only adds a model card
-            mark_complete(folder, self.state.global_step, self._clock.seconds, self.trained_tokens)
-        best = best_point(loss_points(self.state.log_history))
-        rotate(root, None if best is None else best.step)
-
 
 @contextmanager
 def full_disk_explained(folder: Path) -> Iterator[None]:
@@ -145,7 +151,13 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
 
 
 def mean_loss(model: Any, rows: Sequence[TokenRow], batch_size: int, pad_id: int) -> float:
-    """Return the mean negative log-likelihood per completion token over all `rows`, in nats, without gradients."""
+    """Return the mean negative log-likelihood per completion token over all `rows`, in nats, without gradients.
+
+    Args:
+        batch_size: of rows measured at once; fewer where their logits would need much memory.
+    """
+    longest = max(row.completion_tokens for row in rows)
+    batch_size = max(1, min(batch_size, _MAX_EVAL_LOGITS // (longest * model.config.get_text_config().vocab_size)))
     total, count = 0.0, 0
     with torch.no_grad():
         for batch in evaluation_batches(rows, batch_size, pad_id):

@@ -4,6 +4,7 @@ import inspect
 
 import dspy
 
+from promptopt.config.training import TEACHER_OF, CausalStage, TrainingStage
 from promptopt.deploy.gguf_programs import is_its_predictor
 from promptopt.errors import ConfigError
 from promptopt.pipeline.context import RunContext
@@ -24,13 +25,18 @@ def check_fields(context: RunContext) -> None:
             f"data.inputs do not fit the program {config.program!r}: inputs it does not have: {unknown}; inputs that "
             f"are not mapped: {missing}. It takes {list(taken)}."
         )
-    if config.distill.teacher == "gold" and context.source.hf_dir is not None:
+    gold = any(TEACHER_OF.get(stage.kind, config.distill.teacher) == "gold" for stage in _on_rows(context))
+    if gold and context.source.hf_dir is not None:
         _check_gold(context)
     lacking = context.metric.lacking(config.data.fields)
     if lacking:
         raise ConfigError(
             f"The metric {context.metric.name!r} needs the field(s) {lacking}; map them under data.fields."
         )
+
+
+def _on_rows(context: RunContext) -> list[TrainingStage]:
+    return [stage for stage in context.config.training_stages if not isinstance(stage, CausalStage)]
 
 
 def _inputs_of(program: dspy.Module) -> tuple[dict[str, bool], bool]:

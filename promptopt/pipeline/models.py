@@ -6,7 +6,8 @@ from pathlib import Path
 
 from promptopt.config.experiment import ExperimentConfig, LocalModel
 from promptopt.errors import ModelError
-from promptopt.finetune.base_folder import folder_hash
+from promptopt.finetune.base_folder import check_base_folder, folder_hash
+from promptopt.finetune.chat_template import with_chat_template
 from promptopt.lm.fingerprint import file_sha256
 from promptopt.records import GgufModel, Quantization
 from promptopt.starter.locate import starter_dir
@@ -48,7 +49,16 @@ def model_source(config: ExperimentConfig) -> ModelSource:
         )
     if gguf and not gguf.is_file():
         raise ModelError(f"model.gguf {str(gguf)!r} does not exist. `promptopt models` lists the GGUF files at hand.")
+    if hf_dir and config.model.chat_template is not None:
+        hf_dir = _with_template(hf_dir, config.model.chat_template)
     return ModelSource(hf_dir, gguf)
+
+
+def _with_template(hf_dir: Path, template: str) -> Path:
+    check_base_folder(hf_dir)
+    name = hashlib.sha256(f"{hf_dir.resolve()} {template}".encode()).hexdigest()[:16]
+    # The folder's own name stays: model cards and LoRA weights name their base by it.
+    return with_chat_template(hf_dir, template, user_cache_dir() / "templated" / name / hf_dir.resolve().name)
 
 
 def make_gguf(hf_dir: Path, folder: Path, quantization: Quantization, stem: str) -> GgufModel:

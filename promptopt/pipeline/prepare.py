@@ -22,6 +22,7 @@ from promptopt.lm.fingerprint import file_sha256
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.fields import check_fields
 from promptopt.pipeline.models import make_gguf
+from promptopt.pipeline.training import check_training
 from promptopt.records import DataRow
 from promptopt.rundir import Stage, hash_inputs, read_jsonl, write_json, write_jsonl
 from promptopt.study.task import source_hash
@@ -38,6 +39,7 @@ def run_data(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     """Load, split and check the data; write data/{train,val,test}.jsonl and data/overview.json."""
     config = context.config.data
     check_fields(context)
+    check_training(context)
     loaded = load_rows(config)
     splits = split_rows(loaded, config)
     check_leaks(splits)

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from promptopt.errors import StageError
 from promptopt.evaluation.model_table import MeasuredModel
+from promptopt.finetune.stages import finetune_stages
 from promptopt.lm.gguf_program import program_metadata
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.deployables import MERGED, carried_program, drop_merged_weights, write_side_files
@@ -15,6 +16,7 @@ from promptopt.pipeline.prepare import read_split
 from promptopt.pipeline.prompts import student_of
 from promptopt.pipeline.quantizations import deployed_quantization, score_quantizations, wanted_quantizations
 from promptopt.pipeline.searching import trained_folder, tuned_winner
+from promptopt.pipeline.training import stage_runs, training_inputs
 from promptopt.records import (
     ChatMessage,
     DataRow,
@@ -48,15 +50,17 @@ class ExportedModels(Record):
 
 def finetune_settings(context: RunContext) -> JsonValue:
     """Return what the stage `finetune` depends on."""
-    return {"recipe": context.config.finetune.model_dump(mode="json"), "seed": context.config.seed}
+    recipe = context.config.finetune.model_dump(mode="json")
+    return {"recipe": recipe, "seed": context.config.seed, **training_inputs(context)}
 
 
 def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
-    """Train LoRA weights on the distilled rows; write finetune/lora/ and finetune/result.json."""
-    from promptopt.finetune.train import finetune
+    """Train LoRA weights, stage by stage; write finetune/lora/ and finetune/result.json."""
+    runs = stage_runs(context, context.stages["distill"].path)
 
-    def on_progress(point: LossPoint, total_steps: int) -> None:
-        parts = [f"step {point.step}/{total_steps}"]
+    def on_progress(number: int, point: LossPoint, total_steps: int) -> None:
+        parts = [f"{number + 1}/{len(runs)} {runs[number].method.kind}"] if len(runs) > 1 else []
+        parts += [f"step {point.step}/{total_steps}"]
         parts += [f"loss {point.loss:.3f}"] if point.loss is not None else []
         parts += [f"eval loss {point.eval_loss:.3f}"] if point.eval_loss is not None else []
         context.progress.step(point.step, total_steps, ", ".join(parts))
@@ -66,16 +70,7 @@ def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     if winner is not None:
         result = _take_trained(trained_folder(context, winner) / "finetune", stage.path)
         return {"best_eval_loss": result.best_eval_loss, "steps": result.steps, "trial": winner.weights_of}
-    distilled = context.stages["distill"].path
-    result = finetune(
-        distilled / "train.jsonl",
-        distilled / "val.jsonl",
-        _hf_dir(context),
-        context.config.finetune,
-        stage.path,
-        context.config.seed,
-        on_progress,
-    )
+    result = finetune_stages(runs, _hf_dir(context), stage.path, on_progress)
     return {"best_eval_loss": result.best_eval_loss, "steps": result.steps}
 
 

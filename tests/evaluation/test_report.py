@@ -263,3 +263,14 @@ def test_cells_hold_any_text(texts: list[str]) -> None:
     # A bar counts as a border unless an odd number of backslashes stands before it.
     borders = [bar for bar in re.finditer(r"\\*\|", lines[2]) if len(bar[0]) % 2 == 1]
     assert len(borders) == len(texts) + 1
+
+
+def test_every_training_stage_has_a_line() -> None:
+    history = (LossPoint(step=0, epoch=0.0, eval_loss=1.25), LossPoint(step=3, epoch=1.0, eval_loss=0.5))
+    first, second = (
+        make_finetune(history).model_copy(update={"method": kind, "dropped_rows": 2}) for kind in ("causal", "sft")
+    )
+    report = render_report(make_report(finetune=second.model_copy(update={"stages": (first, second)})))
+    assert "### Stages" in report
+    assert "| 1 | causal | 80 / 10 | 30 | 1.2500 -> 0.4000 | 61 |" in report
+    assert "rows left out as too long | 2" in report

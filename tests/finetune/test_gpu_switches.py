@@ -34,7 +34,7 @@ def test_flash_attention_is_taken_where_it_is_installed(device: str, installed: 
 
 def test_a_batch_is_what_the_recipe_says(tmp_path: Path) -> None:
     with quiet_libraries():
-        arguments = sft_arguments(TrainingRecipe(batch_size=3), tmp_path, 0, "cpu", 64, fresh=True)
+        arguments = sft_arguments(TrainingRecipe(batch_size=3), tmp_path, 0, "cpu", 64, fresh=True, packed=False)
     assert arguments.train_batch_size == 3
 
 

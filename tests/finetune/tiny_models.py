@@ -1,10 +1,13 @@
 """Tiny random models of real architectures, with a trained BPE tokenizer and a ChatML template, and rows to learn."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from promptopt.records import ChatMessage, TrainingRow
+from pydantic import BaseModel
+
+from promptopt.records import ChatMessage, DocumentRow, TrainingRow
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -27,7 +30,23 @@ def make_rows(count: int, seed: int, prefill: str = "", words: int = 0) -> list[
     return rows
 
 
-def write_rows(path: Path, rows: list[TrainingRow]) -> Path:
+def make_teaching_rows(count: int, seed: int) -> list[TrainingRow]:
+    """Return rows whose teacher reads a longer prompt than the student."""
+    long = ChatMessage(role="system", content="answer with a colour: red, blue, green or black")
+    return [
+        row.model_copy(update={"teacher_prompt": (long, *row.prompt[1:])}) for row in make_rows(count, seed, words=4)
+    ]
+
+
+def make_documents(count: int) -> list[DocumentRow]:
+    """Return documents of different lengths."""
+    return [
+        DocumentRow(id=f"d{n}", text="\n".join(row.prompt[1].content for row in make_rows(1 + n % 4, 100 + n)))
+        for n in range(count)
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[BaseModel]) -> Path:
     """Write `rows` as JSONL."""
     path.write_text("".join(row.model_dump_json() + "\n" for row in rows), encoding="utf-8")
     return path
@@ -60,7 +79,7 @@ def make_tokenizer(template: str | None = CHATML) -> Any:
     return fast
 
 
-def make_base(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
+def make_base(folder: Path, architecture: str = "llama", seed: int = 0, context: int = 256) -> Path:
     """Save a random model of 2 layers and width 64 with its tokenizer; return `folder`."""
     import torch
     import transformers
@@ -74,7 +93,7 @@ def make_base(folder: Path, architecture: str = "llama", seed: int = 0) -> Path:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": context,
         "tie_word_embeddings": True,
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,

@@ -44,10 +44,7 @@ class SharedTraining:
         self._shared = SharedForward(base.model, sets)
         if base.held in ("nf4", "fp4"):
             check_guarded(self._shared.model)
-        self._members = [
-            Member(lora_set, one.plan, one.rows, one.measured, base.device)
-            for lora_set, one in zip(sets, prepared, strict=True)
-        ]
+        self._members = [Member(lora_set, one, base.device) for lora_set, one in zip(sets, prepared, strict=True)]
         self._failed: dict[str, TrainingError] = {}
         self._first_losses: dict[tuple[int, int], float] = {}
 
@@ -117,7 +114,7 @@ class SharedTraining:
             member.end()
             return failure
         result = publish_best(
-            member.plan, self._base, member.rows, member.measured, member.state, member.trained_tokens
+            member.plan, self._base, member.rows, member.measured, member.method, member.state, member.trained_tokens
         )
         if not member.plan.judge.asks:
             lora.load_weights(self._shared.model, member.plan.out_dir / LORA_DIR, member.lora.name)

@@ -22,8 +22,7 @@ from promptopt.finetune.checkpoints import (
     rotate,
     stops_early,
 )
-from promptopt.finetune.plan import TrainingPlan
-from promptopt.finetune.rows import TokenizedRows, TokenRow
+from promptopt.finetune.rows import TokenRow
 from promptopt.finetune.together.forward import LoraSet, SharedForward, Slice
 from promptopt.finetune.together.noise import NoiseSource
 from promptopt.finetune.together.order import Step, TrainingOrder
@@ -31,6 +30,8 @@ from promptopt.finetune.trainer import full_disk_explained
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from promptopt.finetune.together.train import Prepared
 
 _OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
 
@@ -46,13 +47,12 @@ class Member:
         trained_tokens: completion tokens that carried loss so far.
     """
 
-    def __init__(
-        self, lora_set: LoraSet, plan: TrainingPlan, rows: TokenizedRows, measured: TokenizedRows, device: str
-    ) -> None:
-        self.lora, self.plan, self.rows, self.measured = lora_set, plan, rows, measured
+    def __init__(self, lora_set: LoraSet, prepared: "Prepared", device: str) -> None:
+        self.lora, self.plan, self.method = lora_set, prepared.plan, prepared.method
+        self.rows, self.measured = prepared.rows, prepared.measured
         self._device = device
-        recipe = plan.recipe
-        self._order = TrainingOrder(rows.rows, recipe, plan.seed)
+        recipe = self.plan.recipe
+        self._order = TrainingOrder(self.rows.rows, recipe, self.plan.seed)
         self._evaluations = evaluation_steps(self._order.steps_per_epoch, recipe.eval_per_epoch, self._order.max_steps)
         self.stopped = False
         self.trained_tokens = 0
@@ -73,7 +73,9 @@ class Member:
         self._parameters = shared.parameters(self.lora)
         plan = self.plan
         longest = max(len(row.input_ids) for row in self.rows.rows)
-        arguments = sft_arguments(plan.recipe, plan.checkpoints, plan.seed, self._device, longest, fresh=True)
+        arguments = sft_arguments(
+            plan.recipe, plan.checkpoints, plan.seed, self._device, longest, fresh=True, packed=False
+        )
         optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(arguments, shared.model)
         # The Trainer's two groups; LoRA weights are matrices, so the one without decay is empty.
         groups = [

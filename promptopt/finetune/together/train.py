@@ -17,10 +17,10 @@ from promptopt.errors import DataError, TrainingError
 from promptopt.finetune.base_model import Residency, is_out_of_memory, quiet_libraries
 from promptopt.finetune.plan import OnProgress, TrainingPlan
 from promptopt.finetune.resident import ResidentBase
-from promptopt.finetune.rows import TokenizedRows, check_no_leak, read_rows
+from promptopt.finetune.rows import TokenizedRows
 from promptopt.finetune.run_folder import clear_run, finish_run, open_run
 from promptopt.finetune.rungs import OnCheckpoint, RungJudge
-from promptopt.finetune.train import longest_row
+from promptopt.finetune.sources import read_source
 from promptopt.records import FinetuneResult
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Prepared:
     plan: TrainingPlan
     rows: TokenizedRows
     measured: TokenizedRows
+    method: str
 
 
 Outcome = FinetuneResult | TrainingError | DataError
@@ -178,14 +179,11 @@ def _finetune(plans: Sequence[TrainingPlan], base: ResidentBase, at_once: int | 
 
 def _prepare(plan: TrainingPlan, base: ResidentBase) -> Prepared | FinetuneResult:
     """Return the training with its rows, or its result if it is finished already."""
-    train, val = read_rows(plan.train_rows), read_rows(plan.val_rows)
-    check_no_leak(train, val)
+    source = read_source(plan)
     finished = open_run(plan, base.base_hash, base.residency, base.device)
     if finished is not None:
         return finished
-    limit, allowed = longest_row(plan.recipe, plan.base_dir), plan.recipe.allowed_truncated_rows
-    rows = base.rows.tokenized(plan.train_rows, train, limit, allowed)
-    return Prepared(plan, rows, base.rows.tokenized(plan.val_rows, val, limit, allowed))
+    return Prepared(plan, *source.tokenized(plan, base), source.method)
 
 
 def _train(
