@@ -29,7 +29,7 @@ FILES = sorted(FOLDER.glob("*/*.yaml"))
 
 def test_every_experiment_has_a_file_a_smoke_file_and_a_readme_and_none_was_missed() -> None:
     assert [path.parent.name for path in SMOKES] == [
-        "demo", "document_qa_en", "document_qa_ja", "gsm8k", "government_law_ja", "intent_banking77", "sql", "viggo"
+        "demo", "document_qa_en", "document_qa_ja", "government_law_ja", "gsm8k", "intent_banking77", "sql", "viggo"
     ]  # fmt: skip
     for path in SMOKES:
         assert (path.parent / "experiment.yaml").is_file()
