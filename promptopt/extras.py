@@ -12,6 +12,7 @@ EXTRA_OF_MODULE = {
     "llama_cpp": "llama-cpp",
     "torch": "finetune",
     "transformers": "finetune",
+    "tokenizers": "finetune",
     "peft": "finetune",
     "trl": "finetune",
     "bitsandbytes": "finetune",

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 
 class TrainingRecipe(BaseModel):
@@ -55,3 +55,8 @@ class TrainingRecipe(BaseModel):
     student_reasoning: Literal["keep", "drop"] = "keep"
     row_share: float = Field(default=1.0, gt=0, le=1)
     min_score: float | None = Field(default=None, ge=0, le=1)
+
+    def result_settings(self) -> dict[str, JsonValue]:
+        """Return what decides the trained weights: gradient checkpointing is another way to the same gradients."""
+        plain = self.model_copy(update={"gradient_checkpointing": False})
+        return plain.model_dump(mode="json")

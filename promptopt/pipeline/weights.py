@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from promptopt.errors import StageError
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import read_split
 from promptopt.pipeline.prompts import student_of
+from promptopt.pipeline.recipe import recipe_of, recipe_settings
 from promptopt.pipeline.searching import trained_folder, tuned_winner
 from promptopt.records import (
     ChatMessage,
@@ -34,7 +34,7 @@ class ExportedModels(Record):
 
 def finetune_settings(context: RunContext) -> JsonValue:
     """Return what the stage `finetune` depends on."""
-    return {"recipe": context.config.finetune.model_dump(mode="json"), "seed": context.config.seed}
+    return {"recipe": recipe_settings(context), "seed": context.config.seed}
 
 
 def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
@@ -56,8 +56,8 @@ def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     result = finetune(
         distilled / "train.jsonl",
         distilled / "val.jsonl",
-        _hf_dir(context),
-        context.config.finetune,
+        context.hf_dir,
+        recipe_of(context),
         stage.path,
         context.config.seed,
         on_progress,
@@ -90,10 +90,10 @@ def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     result = read_json(tuned / "result.json", FinetuneResult)
     context.progress.step(0, 4, "merging into the dequantised base")
     merged = merge_lora(
-        _hf_dir(context),
+        context.hf_dir,
         tuned / result.lora_dir,
         stage.path / "merged",
-        config.finetune.base_quantization,
+        recipe_of(context).base_quantization,
         trained_on=result.device,
     )
     context.progress.step(1, 4, "converting to GGUF")
@@ -174,12 +174,3 @@ def _metadata(context: RunContext) -> dict[str, str]:
         "promptopt.experiment": context.config.name,
         "promptopt.program": context.config.program,
     }
-
-
-def _hf_dir(context: RunContext) -> Path:
-    if context.source.hf_dir is None:
-        raise StageError(
-            "The experiment's model is a GGUF alone, which cannot be trained. Name its Hugging Face folder as "
-            "model.hf_dir, or stop after `promptopt search`."
-        )
-    return context.source.hf_dir
