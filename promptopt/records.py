@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 Role = Literal["system", "user", "assistant"]
+BestBy = Literal["eval_loss", "metric"]
 SplitName = Literal["train", "val", "test"]
 Quantization = Literal["f32", "f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0"]
 
@@ -161,13 +162,18 @@ class TrainingRow(Record):
 
 
 class LossPoint(Record):
-    """Losses at one moment of training: nats per completion token; None where it was not measured."""
+    """Losses at one moment of training: nats per completion token; None where it was not measured.
+
+    Attributes:
+        metric: mean task metric of generated answers on a few validation rows, in [0, 1].
+    """
 
     step: int
     epoch: float
     loss: float | None = None
     eval_loss: float | None = None
     learning_rate: float | None = None
+    metric: float | None = None
 
 
 class FinetuneResult(Record):
@@ -179,6 +185,8 @@ class FinetuneResult(Record):
             in memory": the 4-bit values, unpacked once.
         trained_tokens: completion tokens that carried loss, all epochs together.
         wall_s: seconds of training, without loading.
+        best_by: what the best weights were chosen by; best_metric: theirs, where it was measured.
+        verdict: one sentence on overfitting, see `promptopt.finetune.verdict`.
     """
 
     lora_dir: str
@@ -196,6 +204,9 @@ class FinetuneResult(Record):
     device: str
     stopped_early: bool
     history: tuple[LossPoint, ...]
+    best_by: BestBy = "eval_loss"
+    best_metric: float | None = None
+    verdict: str = ""
 
 
 class GgufModel(Record):

@@ -57,7 +57,11 @@ class ResolvedRecipe:
 
     def lines(self) -> list[str]:
         """Return one line per chosen field, for people."""
-        return [f"{name}: {_shown(getattr(self.recipe, name))} ({reason})" for name, reason in self.reasons.items()]
+        return [f"{name}: {said}" for name, said in self.said().items()]
+
+    def said(self) -> dict[str, str]:
+        """Return field -> value and reason, for people."""
+        return {name: f"{_shown(getattr(self.recipe, name))} ({reason})" for name, reason in self.reasons.items()}
 
 
 def resolve_recipe(

@@ -17,7 +17,7 @@ from promptopt.finetune.checkpoints import (
     STATE,
     best_point,
     checkpoint_dir,
-    loss_points,
+    judged_points,
     newest_complete,
     stops_early,
 )
@@ -26,6 +26,7 @@ from promptopt.finetune.plan import TrainingPlan
 from promptopt.finetune.rows import TokenizedRows
 from promptopt.finetune.stop_check import check_stops
 from promptopt.finetune.trainer import RowTrainer
+from promptopt.finetune.verdict import overfitting_verdict
 from promptopt.records import FinetuneResult, LossPoint
 
 LORA_DIR = "lora"
@@ -62,7 +63,7 @@ class TrainingSession:
         """Train to the end, or from the last complete checkpoint to the end; publish the best LoRA weights."""
         plan, recipe, newest = self._plan, self._plan.recipe, self._newest
         model = lora.add_lora(self._base.model, recipe, plan.seed)
-        callback = RunCallback(recipe.eval_per_epoch, recipe.patience, plan.save_every_s, plan.judge, plan.on_progress)
+        callback = RunCallback(recipe, plan.save_every_s, plan.judge, plan.on_progress)
         trainer = self._build_trainer(model, callback)
         if self._base.held in ("nf4", "fp4"):
             check_guarded(model)
@@ -84,7 +85,8 @@ class TrainingSession:
         judged = self._plan.judge.stops(newest)
         state = TrainerState.load_from_json(str(newest / STATE))
         recipe = self._plan.recipe
-        over = stops_early(loss_points(state.log_history), recipe.patience, recipe.eval_per_epoch)
+        points = judged_points(self._plan.checkpoints, state.log_history)
+        over = stops_early(points, recipe.patience, recipe.eval_per_epoch, recipe.best_by)
         return judged or (over and state.global_step < state.max_steps)
 
     def _build_trainer(self, model: Any, callback: RunCallback) -> RowTrainer:
@@ -114,10 +116,13 @@ class TrainingSession:
 
     def _finish(self, trainer: RowTrainer, model: Any, stopped: bool) -> FinetuneResult:
         plan = self._plan
-        points = loss_points(trainer.state.log_history)
-        best = best_point(points)
+        points = judged_points(plan.checkpoints, trainer.state.log_history)
+        best = best_point(points, plan.recipe.best_by)
         if best is None or best.eval_loss is None:
-            raise TrainingError(f"Training ended after {trainer.state.global_step} steps without an evaluation.")
+            raise TrainingError(
+                f"Training ended after {trainer.state.global_step} steps without a checkpoint that can be chosen by "
+                f"finetune.best_by {plan.recipe.best_by!r}. Use eval_loss, or measure the metric in `on_checkpoint`."
+            )
         _warn_if_worse(points, best)
         checkpoint = checkpoint_dir(plan.checkpoints, best.step)
         lora.publish_weights(checkpoint, plan.out_dir / LORA_DIR)
@@ -140,6 +145,9 @@ class TrainingSession:
             device=self._base.device,
             stopped_early=stopped,
             history=tuple(points),
+            best_by=plan.recipe.best_by,
+            best_metric=best.metric,
+            verdict=overfitting_verdict(points, best.step, plan.recipe),
         )
 
     def _log_stops(self, model: Any) -> None:

@@ -56,8 +56,9 @@ def finetune(
         save_every_s: longest time between two checkpoints, in seconds.
         resident: `base_dir` in memory, for many trainings; results are the same to the last bit. None loads it here.
         on_checkpoint: called at every evaluated checkpoint, the last one included; True stops training there, which
-            then counts as finished. A run that goes on after a kill asks again about the checkpoint it goes on from.
-            It may use the global random state; the training does not see it. What it raises is raised here.
+            then counts as finished. A `Judgement` may carry the task metric, for `recipe.best_by`. A run that goes on
+            after a kill asks again about the checkpoint it goes on from. It may use the global random state; the
+            training does not see it. What it raises is raised here.
 
     Raises:
         DataError: a row or file of rows is wrong. ModelError: the base is incomplete.
@@ -66,6 +67,11 @@ def finetune(
         MissingExtraError: the `finetune` extra is not installed.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if recipe.best_by == "metric" and on_checkpoint is None:
+        raise TrainingError(
+            "finetune.best_by is 'metric', and nobody measures the metric of a checkpoint: pass `on_checkpoint`, set "
+            "finetune.watched_rows above 0, or use best_by: eval_loss."
+        )
     judge = RungJudge(on_checkpoint)
     plan = TrainingPlan(train_rows, val_rows, base_dir, recipe, out_dir, seed, save_every_s, on_progress, judge)
     if resident is not None:

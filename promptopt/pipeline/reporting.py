@@ -156,6 +156,7 @@ def _run_record(context: RunContext) -> RunRecord:
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             **_times(context),
         },
+        recipe={} if context.resolved is None else context.resolved.said(),
         git_revision=git_revision(),
     )
 

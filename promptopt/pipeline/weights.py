@@ -6,17 +6,18 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from promptopt.finetune.watch import TrainingMoment, TrainingWatch
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import read_split
 from promptopt.pipeline.prompts import student_of
 from promptopt.pipeline.recipe import recipe_of, recipe_settings
 from promptopt.pipeline.searching import trained_folder, tuned_winner
+from promptopt.pipeline.watching import metric_watch
 from promptopt.records import (
     ChatMessage,
     DataRow,
     FinetuneResult,
     GgufModel,
-    LossPoint,
     ParityReport,
     Quantization,
     Record,
@@ -41,11 +42,10 @@ def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     """Train LoRA weights on the distilled rows; write finetune/lora/ and finetune/result.json."""
     from promptopt.finetune.train import finetune
 
-    def on_progress(point: LossPoint, total_steps: int) -> None:
-        parts = [f"step {point.step}/{total_steps}"]
-        parts += [f"loss {point.loss:.3f}"] if point.loss is not None else []
-        parts += [f"eval loss {point.eval_loss:.3f}"] if point.eval_loss is not None else []
-        context.progress.step(point.step, total_steps, ", ".join(parts))
+    watch = TrainingWatch()
+
+    def on_progress(moment: TrainingMoment, steps: int) -> None:
+        context.progress.step(moment.step, steps, watch.text(moment, steps), watch.pace(moment, steps))
 
     context.close_lms()
     winner = tuned_winner(context)
@@ -61,7 +61,9 @@ def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
         stage.path,
         context.config.seed,
         on_progress,
+        on_checkpoint=metric_watch(context, stage),
     )
+    context.progress.say(result.verdict)
     return {"best_eval_loss": result.best_eval_loss, "steps": result.steps}
 
 
