@@ -59,7 +59,8 @@ def _print(console: Console, name: str, plan: ExperimentPlan) -> None:
 
 
 def _memory_rows(plan: ExperimentPlan) -> list[tuple[str, str]]:
-    held = f"weights ({plan.resolved.recipe.base_quantization}{', unpacked' if plan.unpacked else ''})"
+    unpacked = plan.unpacked and plan.resolved.recipe.base_quantization != "none"
+    held = f"weights ({plan.resolved.recipe.base_quantization}{', unpacked' if unpacked else ''})"
     rows = _parts({held if part == "weights" else part: size for part, size in plan.training.memory.items()})
     rows.append(("together", _size(plan.training.bytes)))
     if plan.crowded.bytes > plan.training.bytes * (1 + _SHORT):

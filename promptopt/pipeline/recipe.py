@@ -60,9 +60,9 @@ def resolve(
 
 
 def holds_unpacked(context: RunContext, recipe: TrainingRecipe, machine: Machine) -> bool:
-    """Say whether `machine` would hold the values of 4-bit weights instead of the bits."""
-    held = resolve_residency(context.hf_dir, recipe.base_quantization, "auto", machine.device)
-    return held == "dequantised"
+    """Say whether `machine` would hold the values of 4-bit weights, if the base were in 4 bits, instead of the bits."""
+    quantization = "nf4" if recipe.base_quantization == "none" else recipe.base_quantization
+    return resolve_residency(context.hf_dir, quantization, "auto", machine.device) == "dequantised"
 
 
 def _tell(context: RunContext, resolved: ResolvedRecipe) -> None:

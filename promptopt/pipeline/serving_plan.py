@@ -63,7 +63,7 @@ def plan_search(context: RunContext, shape: ModelShape, rows: RowLengths, machin
     cost = (
         tabulated_rates(shape, machine, config.lm.quantization, parallel) if gguf is None else _measured(context, gguf)
     )
-    source = "from the table" if gguf is None else f"measured on {gguf.name}"
+    source = "from the figures of the machine" if gguf is None else f"measured on {gguf.name}"
     prompt = rows.mean - rows.mean_answer
     unique = calls * max(0.0, prompt - rows.shared) + (plan.trials + _COLUMNS) * rows.shared
     seconds = cost.seconds(round(unique), round(calls * rows.mean_answer), calls)
