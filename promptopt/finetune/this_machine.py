@@ -97,4 +97,4 @@ def _shortest(work: Callable[[], object]) -> float:
         started = time.process_time()
         work()
         times.append(time.process_time() - started)
-    return max(min(times) / threads, 1e-9)
+    return max(min(times) / int(threads), 1e-9)
