@@ -30,8 +30,8 @@ HEAP_HOLES = 0.40
 put an aligned block into the hole that one of the same size left. Measured: 0.35 (large batches) to 0.8 (tiny ones)."""
 _UTILISATION = {"nf4": 0.30, "fp4": 0.30, "none": 0.40}
 """Share of a card's peak that a training reaches. Assumed, from published runs of TRL; 4-bit weights are unpacked."""
-_CPU_UTILISATION = 0.75
-_TRAFFIC = 3
+_CPU_UTILISATION = 0.6
+_TRAFFIC = 4
 """Times that an activation is written or read in forward and backward pass, on a CPU."""
 
 
