@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 Role = Literal["system", "user", "assistant"]
+BestBy = Literal["eval_loss", "metric"]
 SplitName = Literal["train", "val", "test"]
 Quantization = Literal["f32", "f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0"]
 
@@ -177,6 +178,9 @@ class LossPoint(Record):
 
     Of `self_distill` and `on_policy`, `loss` is the divergence between teacher and student. `eval_loss` is the negative
     log-likelihood of the validation rows' completions whatever the method (of all tokens, for documents).
+
+    Attributes:
+        metric: mean task metric of generated answers on a few validation rows, in [0, 1].
     """
 
     step: int
@@ -184,6 +188,7 @@ class LossPoint(Record):
     loss: float | None = None
     eval_loss: float | None = None
     learning_rate: float | None = None
+    metric: float | None = None
 
 
 class FinetuneResult(Record):
@@ -198,6 +203,8 @@ class FinetuneResult(Record):
         method: kind of the training method; "" in files older than this field.
         dropped_rows: rows, to train on and to validate with, that were too long and left out.
         stages: where several training stages followed each other, each of them; other fields are then the last one's.
+        best_by: what the best weights were chosen by; best_metric: theirs, where it was measured.
+        verdict: one sentence on overfitting, see `promptopt.finetune.verdict`.
     """
 
     lora_dir: str
@@ -218,6 +225,9 @@ class FinetuneResult(Record):
     method: str = ""
     dropped_rows: int = 0
     stages: tuple["FinetuneResult", ...] = ()
+    best_by: BestBy = "eval_loss"
+    best_metric: float | None = None
+    verdict: str = ""
 
 
 class GgufModel(Record):

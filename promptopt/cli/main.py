@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     worker = commands.add_parser("worker", help="help with a study that `run` or `search` began, from any machine")
     _experiment_arguments(worker, None)
     worker.set_defaults(command=_worker)
+    plan = commands.add_parser("plan", help="memory and time of an experiment, before anything is loaded")
+    _experiment_argument(plan)
+    plan.add_argument("--gpu", metavar="NAME", help="a card to plan for, e.g. 'RTX 4090' (default: this machine)")
+    plan.add_argument("--device", choices=("cpu", "cuda"), help="of this machine")
+    plan.add_argument("--rows", type=int, help="training rows to plan for (default: what the data comes to)")
+    plan.set_defaults(command=_plan)
     validate = commands.add_parser("validate", help="report all problems of experiment files at once")
     validate.add_argument("files", nargs="*", type=Path, help="default: experiments/*/*.yaml")
     validate.set_defaults(command=_validate)
@@ -112,9 +118,13 @@ def _data_commands(parser: argparse.ArgumentParser) -> None:
     inspect.set_defaults(command=inspect_data.inspect_data)
 
 
-def _experiment_arguments(parser: argparse.ArgumentParser, only: str | None) -> None:
+def _experiment_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
     parser.add_argument("--run-dir", type=Path, help="folder of the run (default: runs/<name>)")
+
+
+def _experiment_arguments(parser: argparse.ArgumentParser, only: str | None) -> None:
+    _experiment_argument(parser)
     parser.add_argument("--storage", metavar="URL", help="the study's database (search.storage); workers share it")
     parser.add_argument("--artifacts", metavar="PLACE", help="folder or s3:// address that all workers see")
     if only in (None, "evaluate"):
@@ -178,6 +188,12 @@ def _validate(arguments: argparse.Namespace) -> int:
     from promptopt.cli.validate import validate_files
 
     return validate_files(arguments.files or sorted(Path("experiments").glob("*/*.yaml")))
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from promptopt.cli.plan import print_plan
+
+    return print_plan(arguments)
 
 
 def _models(arguments: argparse.Namespace) -> int:

@@ -293,7 +293,8 @@ class ExperimentConfig(ConfigModel):
         weights = self.search.weights
         for name, searched in ((weights.recipe if weights else None) or {}).items():
             value = parameter_of(self.finetune, name)
-            if isinstance(searched, NumberRange) and value not in searched:
+            written = name in self.finetune.model_fields_set
+            if written and isinstance(searched, NumberRange) and value not in searched:
                 raise ValueError(
                     f"finetune.{name} is {value!r}, outside search.weights.recipe.{name} ({searched.low} to "
                     f"{searched.high}); the best prompts are first tuned with the recipe under `finetune`"

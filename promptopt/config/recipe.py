@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from promptopt.records import BestBy
+
 
 class TrainingRecipe(BaseModel):
     """Hyperparameters of one QLoRA run.
@@ -20,6 +22,10 @@ class TrainingRecipe(BaseModel):
         max_length: longest row in tokens; longer rows are an error unless `allowed_truncated_rows` admits them.
         patience: epochs without a better evaluation loss before training stops; None trains all epochs.
         eval_per_epoch: how many times per epoch the evaluation loss is measured and a checkpoint kept.
+        best_by: which checkpoint is kept, and what patience waits for: the lowest evaluation loss, or the highest task
+            metric of generated answers (the evaluation loss decides equal ones).
+        watched_rows: validation rows whose answers are generated and scored at every evaluation by the stage
+            `finetune`; a joint study has `search.weights.halving.rows` instead. 0 = none.
         student_instructions: what the student still sees of the instructions: all, their first sentence, or nothing.
         student_demos: how many demos the student still sees at most; None = those of the candidate.
         student_reasoning: whether a student of a reasoning candidate is asked to reason.
@@ -51,6 +57,8 @@ class TrainingRecipe(BaseModel):
     allowed_truncated_rows: int = Field(default=0, ge=0)
     eval_per_epoch: int = Field(default=1, ge=1)
     patience: int | None = Field(default=2, ge=1)
+    best_by: BestBy = "eval_loss"
+    watched_rows: int = Field(default=16, ge=0)
     gradient_checkpointing: bool = False
     student_instructions: Literal["full", "short", "none"] = "full"
     student_demos: int | None = Field(default=None, ge=0)
@@ -58,3 +66,8 @@ class TrainingRecipe(BaseModel):
     row_share: float = Field(default=1.0, gt=0, le=1)
     min_score: float | None = Field(default=None, ge=0, le=1)
     trainer_args: dict[str, JsonValue] = Field(default_factory=dict)
+
+    def result_settings(self) -> dict[str, JsonValue]:
+        """Return what decides the trained weights: gradient checkpointing is another way to the same gradients."""
+        plain = self.model_copy(update={"gradient_checkpointing": False})
+        return plain.model_dump(mode="json")

@@ -16,6 +16,8 @@ _OF_ALL_STAGES = (
     "student_instructions", "student_demos", "student_reasoning",
 )  # fmt: skip
 """The LoRA weights go on from stage to stage, and so does the prompt that the student is served under."""
+_CHOSEN = ("rank", "alpha")
+"""Those of them that are chosen from model and data where `finetune` leaves them out."""
 
 _NOT_SAMPLED = ("dropout", "packing", "neftune_noise", "loss")
 """Fields that have no meaning, or disturb the sampling, where a training samples answers from the weights it trains."""
@@ -122,6 +124,12 @@ def check_stages(stages: "tuple[TrainingStage, ...]", recipe: TrainingRecipe) ->
             own = stage.recipe_on(recipe)
         except ValueError as error:
             raise ValueError(f"training.{number}.{_first_line(error)}") from error
+        open_fields = [name for name in _CHOSEN if name in stage.recipe and name not in recipe.model_fields_set]
+        if open_fields:
+            raise ValueError(
+                f"training.{number}.recipe.{open_fields[0]}: it must be the same in all stages, and is chosen from the "
+                "data where `finetune` leaves it out. Set it under `finetune`"
+            )
         if stage.kind in ("self_distill", "on_policy"):
             wrong = [name for name in _NOT_SAMPLED if getattr(own, name) != TrainingRecipe.model_fields[name].default]
             if wrong:

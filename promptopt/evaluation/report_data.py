@@ -147,6 +147,7 @@ class RunRecord(Record):
         arguments: of the command, as passed.
         environment: machine, date, duration: whatever explains the figures.
         file_hashes: path -> sha256.
+        recipe: field that was chosen -> its value and why.
         git_revision: with "-dirty" where files were changed; empty outside a repository.
     """
 
@@ -155,6 +156,7 @@ class RunRecord(Record):
     seeds: dict[str, int] = Field(default_factory=dict)
     file_hashes: dict[str, str] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
+    recipe: dict[str, str] = Field(default_factory=dict)
     git_revision: str = ""
 
 

@@ -98,10 +98,14 @@ def finetune_section(result: FinetuneResult | None) -> str:
         ["trainable parameters", f"{result.trainable_parameters:,}"],
         ["completion tokens trained on", f"{result.trained_tokens:,}"],
         ["steps, epochs", f"{result.steps}, {result.epochs:.2f}{' (stopped early)' if result.stopped_early else ''}"],
-        ["best evaluation loss", f"{result.best_eval_loss:.4f} at step {result.best_step}"],
+        ["kept: the best by", f"{result.best_by.replace('_', ' ')}, step {result.best_step}"],
+        ["evaluation loss there", f"{result.best_eval_loss:.4f}"],
+        *([["task metric there", f"{result.best_metric:.3f}"]] if result.best_metric is not None else []),
         ["time, device", f"{result.wall_s:.0f} s, {escape(result.device)}"],
     ]
     parts = ["## Fine-tuning", table([["", ""], *rows])]
+    if result.verdict:
+        parts.append(escape(result.verdict))
     if result.stages:
         parts += ["### Stages", "Each went on with the weights of the one before; above is the last.", _stages(result)]
     if result.history:
@@ -123,11 +127,13 @@ def _loss_curves(history: tuple[LossPoint, ...]) -> str:
     for title, values in (
         ("training", [point.loss for point in history]),
         ("evaluation", [point.eval_loss for point in history]),
+        ("metric", [point.metric for point in history]),
     ):
         measured = [value for value in values if value is not None and math.isfinite(value)]
         if measured:
             curve = sparkline(_thin(measured, _SPARKLINE_WIDTH))
-            lines.append(f"{title:<10}  {curve}  {measured[0]:.3f} -> {measured[-1]:.3f}, lowest {min(measured):.3f}")
+            best = f"highest {max(measured):.3f}" if title == "metric" else f"lowest {min(measured):.3f}"
+            lines.append(f"{title:<10}  {curve}  {measured[0]:.3f} -> {measured[-1]:.3f}, {best}")
     return fence("\n".join(lines), "text") if lines else ""
 
 
@@ -137,11 +143,19 @@ def _loss_table(history: tuple[LossPoint, ...]) -> str:
     kept = {id(point) for point in _thin(train_only, max(1, _MOST_LOSS_ROWS - len(history) + len(train_only)))}
     shown = [point for point in history if point.eval_loss is not None or id(point) in kept]
     rows = [
-        [str(point.step), f"{point.epoch:.2f}", _number(point.loss, 4), _number(point.eval_loss, 4), _rate(point)]
+        [
+            str(point.step),
+            f"{point.epoch:.2f}",
+            _number(point.loss, 4),
+            _number(point.eval_loss, 4),
+            _number(point.metric),
+            _rate(point),
+        ]
         for point in shown
     ]
     note = f"\n\n{len(shown)} of {len(history)} measurements are shown." if len(shown) < len(history) else ""
-    return table([["step", "epoch", "loss", "evaluation loss", "learning rate"], *rows], numbers_from=0) + note
+    header = ["step", "epoch", "loss", "evaluation loss", "metric", "learning rate"]
+    return table([header, *rows], numbers_from=0) + note
 
 
 def _rate(point: LossPoint) -> str:
@@ -222,6 +236,7 @@ def run_section(run: RunRecord | None) -> str:
     groups: list[tuple[str, dict[str, str]]] = [
         ("Arguments", {name: json.dumps(value, ensure_ascii=False) for name, value in run.arguments.items()}),
         ("Environment", run.environment),
+        ("Recipe, chosen where the experiment says nothing", run.recipe),
         ("Seeds", {name: str(seed) for name, seed in run.seeds.items()}),
         ("Versions", run.versions),
         ("File hashes (sha256)", run.file_hashes),

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import TrainingError
-from promptopt.finetune.checkpoints import checkpoint_dir, loss_points, stops_early
+from promptopt.finetune.checkpoints import checkpoint_dir, judged_points, loss_points, stops_early
 from promptopt.finetune.plan import OnProgress
 from promptopt.finetune.rungs import RungJudge
+from promptopt.finetune.watch import memory_in_use, moment_of
+from promptopt.records import LossPoint
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -20,8 +23,7 @@ class RunCallback(TrainerCallback):
     """Decides when to evaluate, save and stop; reports progress; stops a run whose loss is no number.
 
     Args:
-        eval_per_epoch: evaluations per epoch, evenly spread, and one at the very end.
-        patience: see `TrainingRecipe.patience`.
+        recipe: how often to evaluate, and what patience waits for.
         save_every_s: longest time between two checkpoints, in seconds.
         judge: asked at every checkpoint with an evaluation.
         on_progress: called with each new loss point and the number of all steps.
@@ -32,14 +34,12 @@ class RunCallback(TrainerCallback):
 
     def __init__(
         self,
-        eval_per_epoch: int,
-        patience: int | None,
+        recipe: TrainingRecipe,
         save_every_s: float,
         judge: RungJudge,
         on_progress: OnProgress | None,
     ) -> None:
-        self._eval_per_epoch = eval_per_epoch
-        self._patience = patience
+        self._recipe = recipe
         self._save_every_s = save_every_s
         self._judge = judge
         self._on_progress = on_progress
@@ -53,7 +53,7 @@ class RunCallback(TrainerCallback):
         """Lay out the evaluations."""
         batches = len(kwargs["train_dataloader"])
         steps_per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
-        self._eval_steps = evaluation_steps(steps_per_epoch, self._eval_per_epoch, state.max_steps)
+        self._eval_steps = evaluation_steps(steps_per_epoch, self._recipe.eval_per_epoch, state.max_steps)
         self._last_save = time.monotonic()
 
     def on_step_end(
@@ -68,18 +68,17 @@ class RunCallback(TrainerCallback):
     def on_save(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
     ) -> None:
-        """Stop where the judge says so; remember when the last checkpoint was written and judged."""
-        if self._judge.stops(checkpoint_dir(Path(str(args.output_dir)), state.global_step)):
+        """Stop where the judge says so or patience is over, unless training ends here anyway; report the metric."""
+        root = Path(str(args.output_dir))
+        stops = self._judge.stops(checkpoint_dir(root, state.global_step))
+        points = judged_points(root, state.log_history)
+        over = stops_early(points, self._recipe.patience, self._recipe.eval_per_epoch, self._recipe.best_by)
+        if stops or (over and state.global_step < state.max_steps):
             control.should_training_stop = self.stopped_early = True
+        for point in points[-1:]:
+            if point.step == state.global_step and point.metric is not None:
+                self._report(point, state.max_steps)
         self._last_save = time.monotonic()
-
-    def on_evaluate(
-        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
-    ) -> None:
-        """Stop when patience is over, unless training ends here anyway."""
-        over = stops_early(loss_points(state.log_history), self._patience, self._eval_per_epoch)
-        if over and state.global_step < state.max_steps:
-            control.should_training_stop = self.stopped_early = True
 
     def on_log(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
@@ -90,8 +89,12 @@ class RunCallback(TrainerCallback):
             for value in (point.loss, point.eval_loss):
                 if value is not None and not math.isfinite(value):
                     raise diverged(value, point.step, args.learning_rate)
-            if self._on_progress is not None:
-                self._on_progress(point, state.max_steps)
+            self._report(point, state.max_steps)
+
+    def _report(self, point: LossPoint, steps: int) -> None:
+        if self._on_progress is not None:
+            clock = self._judge.clock
+            self._on_progress(moment_of(point, clock.tokens_per_s, memory_in_use()), steps)
 
 
 def diverged(loss: float, step: int, learning_rate: float) -> TrainingError:

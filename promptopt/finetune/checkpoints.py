@@ -11,10 +11,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from promptopt.records import LossPoint, Record
+from promptopt.records import BestBy, LossPoint, Record
 
 MARKER = "complete.json"
 STATE = "trainer_state.json"
+METRICS = "metrics.json"
+BEST_BY: tuple[BestBy, ...] = ("eval_loss", "metric")
 
 
 class CheckpointMarker(Record):
@@ -79,11 +81,11 @@ def newest_complete(root: Path) -> tuple[Path, CheckpointMarker] | None:
     return folder, marker
 
 
-def rotate(root: Path, best_step: int | None) -> None:
-    """Delete all complete checkpoints under `root` but the newest and the one at `best_step`."""
+def rotate(root: Path, *best_steps: int) -> None:
+    """Delete all complete checkpoints under `root` but the newest and those at `best_steps`."""
     steps = sorted(marker.step for folder in root.glob("checkpoint-*") if (marker := read_marker(folder)) is not None)
     for step in steps[:-1]:
-        if step != best_step:
+        if step not in best_steps:
             # The marker goes first, so that a kill in the middle leaves a torn folder and not a wrong one.
             (checkpoint_dir(root, step) / MARKER).unlink()
             shutil.rmtree(checkpoint_dir(root, step))
@@ -112,18 +114,56 @@ def saved_points(folder: Path) -> list[LossPoint]:
     return loss_points(state["log_history"])
 
 
-def best_point(points: list[LossPoint]) -> LossPoint | None:
-    """Return the evaluation after training began with the lowest loss, the earliest of equals; None without any."""
+def note_metric(root: Path, step: int, metric: float) -> None:
+    """Remember the task metric of the checkpoint at `step` under `root`; it survives a kill."""
+    known = read_metrics(root)
+    if known.get(step) != metric:
+        write_atomically(root / METRICS, json.dumps({**known, step: metric}))
+
+
+def read_metrics(root: Path) -> dict[int, float]:
+    """Return step -> task metric of the checkpoints under `root` that were judged."""
+    try:
+        return {int(step): metric for step, metric in json.loads((root / METRICS).read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError):
+        return {}
+
+
+def judged_points(root: Path, log_history: list[dict[str, float]]) -> list[LossPoint]:
+    """Return the trainer's log as loss points, each evaluation with the task metric that `root` knows of it."""
+    metrics = read_metrics(root)
+    return [
+        point.model_copy(update={"metric": metrics[point.step]})
+        if point.eval_loss is not None and point.step in metrics
+        else point
+        for point in loss_points(log_history)
+    ]
+
+
+def best_steps(points: list[LossPoint]) -> set[int]:
+    """Return the steps of the checkpoints that may yet be published: the best by either measure."""
+    return {best.step for by in BEST_BY if (best := best_point(points, by)) is not None}
+
+
+def best_point(points: list[LossPoint], by: BestBy = "eval_loss") -> LossPoint | None:
+    """Return the best evaluation after training began, the earliest of equals; None where nothing was measured.
+
+    Args:
+        by: the lowest loss, or the highest metric with the lowest loss.
+    """
     evaluated = [point for point in points if point.eval_loss is not None and point.step > 0]
+    if by == "metric":
+        evaluated = [point for point in evaluated if point.metric is not None]
+        return min(evaluated, key=lambda point: (-(point.metric or 0.0), point.eval_loss, point.step), default=None)
     return min(evaluated, key=lambda point: (point.eval_loss, point.step), default=None)
 
 
-def stops_early(points: list[LossPoint], patience: int | None, eval_per_epoch: int) -> bool:
+def stops_early(points: list[LossPoint], patience: int | None, eval_per_epoch: int, by: BestBy = "eval_loss") -> bool:
     """Say whether `patience` epochs of evaluations have passed since the best one.
 
     Computed from the history alone, so that a run that goes on after a kill decides as an unbroken one would.
     """
-    best = best_point(points)
+    best = best_point(points, by)
     if patience is None or best is None:
         return False
     later = [point for point in points if point.eval_loss is not None and point.step > best.step]

@@ -40,6 +40,7 @@ class OnPolicyTrainer(RunTrainer, GKDTrainer):
         answers, mask = inputs["input_ids"][:, start:], inputs["attention_mask"][:, start:]
         counted = inputs["labels"][:, start:] != IGNORED_LABEL
         self.trained_tokens += int(counted.sum())
+        self._clock.count(int(inputs["attention_mask"].sum()))
         with torch.no_grad(), self._teacher_weights(model):
             teacher = self._teacher if self._teacher is not None else model
             expected = answer_logits(teacher, inputs["teacher_prompts"], inputs["teacher_prompt_mask"], answers, mask)

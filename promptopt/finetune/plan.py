@@ -7,9 +7,9 @@ from pathlib import Path
 from promptopt.config.methods import Method
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.finetune.rungs import RungJudge
-from promptopt.records import LossPoint
+from promptopt.finetune.watch import TrainingMoment
 
-OnProgress = Callable[[LossPoint, int], None]
+OnProgress = Callable[[TrainingMoment, int], None]
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from promptopt.config.recipe import TrainingRecipe
+from promptopt.errors import TrainingError
 from promptopt.extras import require
-from promptopt.finetune.checkpoints import STATE, loss_points
+from promptopt.finetune.checkpoints import STATE, loss_points, note_metric
 from promptopt.finetune.stopwatch import Stopwatch
 
 
@@ -35,7 +37,29 @@ class RungPoint:
     lora_dir: Path
 
 
-OnCheckpoint = Callable[[RungPoint], bool]
+@dataclass(frozen=True)
+class Judgement:
+    """What became of a rung.
+
+    Attributes:
+        metric: mean task metric of answers generated with the weights of the rung; None where it was not measured.
+    """
+
+    stop: bool = False
+    metric: float | None = None
+
+
+OnCheckpoint = Callable[[RungPoint], bool | Judgement]
+"""A truth value alone says whether training stops."""
+
+
+def require_measured(recipe: TrainingRecipe, on_checkpoint: OnCheckpoint | None) -> None:
+    """Raise TrainingError where the best checkpoint is to be chosen by a metric that nobody measures."""
+    if recipe.best_by == "metric" and on_checkpoint is None:
+        raise TrainingError(
+            "finetune.best_by is 'metric', and nobody measures the metric of a checkpoint: pass `on_checkpoint`, set "
+            "finetune.watched_rows above 0, or use best_by: eval_loss."
+        )
 
 
 class RungJudge:
@@ -66,11 +90,14 @@ class RungJudge:
             return False
         try:
             with self.clock.paused(), kept_random_state():
-                stop = bool(self._on_checkpoint(rung))
+                answer = self._on_checkpoint(rung)
+                judged = answer if isinstance(answer, Judgement) else Judgement(bool(answer))
+                if judged.metric is not None:
+                    note_metric(checkpoint.parent, rung.step, judged.metric)
         except BaseException as error:
             self.failure = error
             raise
-        return stop and rung.step < rung.total_steps
+        return judged.stop and rung.step < rung.total_steps
 
 
 def read_rung(checkpoint: Path) -> RungPoint | None:

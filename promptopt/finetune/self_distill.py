@@ -44,5 +44,7 @@ class SelfDistillTrainer(RunTrainer, SDFTTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Return TRL's loss; count the tokens that carry it."""
-        self.trained_tokens += int(inputs["completion_mask"].sum())
+        answered = int(inputs["completion_mask"].sum())
+        self.trained_tokens += answered
+        self._clock.count(int(inputs["prompt_mask"].sum()) + answered)
         return cast(Any, super()).compute_loss(model, inputs, return_outputs, num_items_in_batch)

@@ -16,7 +16,7 @@ from promptopt.finetune.checkpoints import (
     STATE,
     best_point,
     checkpoint_dir,
-    loss_points,
+    judged_points,
     newest_complete,
     stops_early,
 )
@@ -24,6 +24,7 @@ from promptopt.finetune.linear4bit import check_guarded
 from promptopt.finetune.plan import TrainingPlan
 from promptopt.finetune.rows import TokenizedRows
 from promptopt.finetune.stop_check import check_stops
+from promptopt.finetune.verdict import overfitting_verdict
 from promptopt.records import FinetuneResult, LossPoint
 
 LORA_DIR = "lora"
@@ -63,7 +64,7 @@ class TrainingSession:
         """Train to the end, or from the last complete checkpoint to the end; publish the best LoRA weights."""
         plan, recipe, newest = self._plan, self._plan.recipe, self._newest
         model = lora.add_lora(self._base.model, recipe, plan.seed, plan.start_from)
-        callback = RunCallback(recipe.eval_per_epoch, recipe.patience, plan.save_every_s, plan.judge, plan.on_progress)
+        callback = RunCallback(recipe, plan.save_every_s, plan.judge, plan.on_progress)
         trainer = self._build_trainer(model, callback)
         if self._base.held in ("nf4", "fp4"):
             check_guarded(model)
@@ -85,7 +86,8 @@ class TrainingSession:
         judged = self._plan.judge.stops(newest)
         state = TrainerState.load_from_json(str(newest / STATE))
         recipe = self._plan.recipe
-        over = stops_early(loss_points(state.log_history), recipe.patience, recipe.eval_per_epoch)
+        points = judged_points(self._plan.checkpoints, state.log_history)
+        over = stops_early(points, recipe.patience, recipe.eval_per_epoch, recipe.best_by)
         return judged or (over and state.global_step < state.max_steps)
 
     def _build_trainer(self, model: Any, callback: RunCallback) -> Any:
@@ -138,12 +140,15 @@ def publish_best(
     early.
 
     Raises:
-        TrainingError: nothing was evaluated.
+        TrainingError: no checkpoint was measured by what the recipe chooses by.
     """
-    points = loss_points(state.log_history)
-    best = best_point(points)
+    points = judged_points(plan.checkpoints, state.log_history)
+    best = best_point(points, plan.recipe.best_by)
     if best is None or best.eval_loss is None:
-        raise TrainingError(f"Training ended after {state.global_step} steps without an evaluation.")
+        raise TrainingError(
+            f"Training ended after {state.global_step} steps without a checkpoint that can be chosen by "
+            f"finetune.best_by {plan.recipe.best_by!r}. Use eval_loss, or measure the metric in `on_checkpoint`."
+        )
     _warn_if_worse(points, best)
     lora.publish_weights(checkpoint_dir(plan.checkpoints, best.step), plan.out_dir / LORA_DIR)
     return FinetuneResult(
@@ -164,6 +169,9 @@ def publish_best(
         history=tuple(points),
         method=method,
         dropped_rows=len(rows.dropped_ids) + len(measured.dropped_ids),
+        best_by=plan.recipe.best_by,
+        best_metric=best.metric,
+        verdict=overfitting_verdict(points, best.step, plan.recipe, method),
     )
 
 

@@ -20,23 +20,26 @@ from promptopt.errors import TrainingError
 from promptopt.finetune.base_model import Residency
 from promptopt.finetune.resident import ResidentBase
 from promptopt.finetune.run_folder import finish_run
+from promptopt.finetune.rungs import OnCheckpoint, require_measured
 from promptopt.finetune.train import finetune
 from promptopt.finetune.trainer_args import check_trainer_args
-from promptopt.records import FinetuneResult, LossPoint
+from promptopt.finetune.watch import TrainingMoment
+from promptopt.records import FinetuneResult
 
-OnStageProgress = Callable[[int, LossPoint, int], None]
+OnStageProgress = Callable[[int, TrainingMoment, int], None]
 """Called with the stage's number from 0, a loss point, and the number of the stage's steps."""
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """One training stage: rows (documents of `Causal`), method, recipe and seed."""
+    """One training stage: rows (documents of `Causal`), method, recipe, seed, and who judges its checkpoints."""
 
     train_rows: Path
     val_rows: Path
     method: Method
     recipe: TrainingRecipe
     seed: int
+    on_checkpoint: OnCheckpoint | None = None
 
 
 def finetune_stages(
@@ -52,13 +55,14 @@ def finetune_stages(
 
     Raises:
         ConfigError: a stage's `trainer_args` cannot be passed on; no stage has begun then.
-        TrainingError: there is no stage, or they hold the base differently.
+        TrainingError: there is no stage, they hold the base differently, or a metric to choose by is not measured.
         PromptoptError: whatever `finetune` finds wrong.
     """
     if not stages or len({stage.recipe.base_quantization for stage in stages}) > 1:
         raise TrainingError("Training needs at least one stage, and all hold the base alike (base_quantization).")
     for stage in stages:
         check_trainer_args(stage.recipe, stage.method.kind)
+        require_measured(stage.recipe, stage.on_checkpoint)
     results: list[FinetuneResult] = []
     before: Path | None = None
     with ExitStack() as stack:
@@ -76,6 +80,7 @@ def finetune_stages(
                 residency=residency,
                 save_every_s=save_every_s,
                 resident=base,
+                on_checkpoint=stage.on_checkpoint,
                 method=stage.method,
                 start_from=before,
             )

@@ -20,7 +20,7 @@ from promptopt.finetune.plan import OnProgress, TrainingPlan
 from promptopt.finetune.resident import ResidentBase
 from promptopt.finetune.rows import TokenizedRows
 from promptopt.finetune.run_folder import clear_run, finish_run, open_run
-from promptopt.finetune.rungs import OnCheckpoint, RungJudge
+from promptopt.finetune.rungs import OnCheckpoint, RungJudge, require_measured
 from promptopt.finetune.sources import read_source
 from promptopt.finetune.trainer_args import check_trainer_args
 from promptopt.records import FinetuneResult
@@ -57,8 +57,9 @@ def finetune(
         save_every_s: longest time between two checkpoints, in seconds.
         resident: `base_dir` in memory, for many trainings; results are the same to the last bit. None loads it here.
         on_checkpoint: called at every evaluated checkpoint, the last one included; True stops training there, which
-            then counts as finished. A run that goes on after a kill asks again about the checkpoint it goes on from.
-            It may use the global random state; the training does not see it. What it raises is raised here.
+            then counts as finished. A `Judgement` may carry the task metric, for `recipe.best_by`. A run that goes on
+            after a kill asks again about the checkpoint it goes on from. It may use the global random state; the
+            training does not see it. What it raises is raised here.
         method: what is learned from the rows; None = their completions (`labels` or `sft`, as the rows say).
         start_from: folder of LoRA weights to go on with, of the same rank and layers; None = fresh ones.
 
@@ -70,6 +71,7 @@ def finetune(
         MissingExtraError: the `finetune` extra is not installed.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    require_measured(recipe, on_checkpoint)
     judge = RungJudge(on_checkpoint)
     plan = TrainingPlan(
         train_rows, val_rows, base_dir, recipe, out_dir, seed, save_every_s, on_progress, judge, method, start_from

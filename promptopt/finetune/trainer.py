@@ -18,7 +18,7 @@ from promptopt.errors import TrainingError
 from promptopt.finetune import lora
 from promptopt.finetune.base_model import is_out_of_memory
 from promptopt.finetune.batches import EpochSampler, evaluation_batches
-from promptopt.finetune.checkpoints import best_point, checkpoint_dir, loss_points, mark_complete, rotate
+from promptopt.finetune.checkpoints import best_steps, checkpoint_dir, judged_points, mark_complete, rotate
 from promptopt.finetune.rows import IGNORED_LABEL, TokenRow
 from promptopt.finetune.stopwatch import Stopwatch
 
@@ -99,8 +99,7 @@ class RunTrainer:
         with full_disk_explained(folder):
             Trainer._save_checkpoint(self, model, trial)  # SFTTrainer's own only adds a model card
             mark_complete(folder, self.state.global_step, self._clock.seconds, self.trained_tokens)
-        best = best_point(loss_points(self.state.log_history))
-        rotate(root, None if best is None else best.step)
+        rotate(root, *best_steps(judged_points(root, self.state.log_history)))
 
 
 class RowTrainer(RunTrainer, SFTTrainer):
@@ -122,6 +121,7 @@ class RowTrainer(RunTrainer, SFTTrainer):
         labels = inputs["labels"]
         if cast(Any, self.model).training:
             self.trained_tokens += int((labels != IGNORED_LABEL).sum())
+            self._clock.count(int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else labels.numel())
         short = not (return_outputs or self.padding_free or self.aux_loss_enabled) and labels.device.type == "cpu"
         if not short or completion_span(labels) * len(labels) * model.config.vocab_size > _MAX_LOGITS:
             return cast(Any, super()).compute_loss(model, inputs, return_outputs, num_items_in_batch)

@@ -11,7 +11,8 @@ from pydantic import JsonValue
 from promptopt.candidate import Candidate
 from promptopt.config.experiment import ExperimentConfig
 from promptopt.config.load import import_object
-from promptopt.errors import ConfigError
+from promptopt.config.recipe_defaults import ResolvedRecipe
+from promptopt.errors import ConfigError, StageError
 from promptopt.lm.llama_cpp.facade import LlamaCpp
 from promptopt.metrics.base import Metric
 from promptopt.metrics.registry import get_metric
@@ -27,6 +28,7 @@ class RunContext:
     Attributes:
         open_test_again: why the test split may be read for another outcome of the search; empty = it may not.
         stages: the stages opened so far, by name; later ones are keyed by the inputs of those they build on.
+        resolved: the recipe without gaps, once it was asked for (see `pipeline.recipe`).
     """
 
     config: ExperimentConfig
@@ -34,6 +36,7 @@ class RunContext:
     progress: Progress
     open_test_again: str = ""
     stages: dict[str, Stage] = field(default_factory=dict)
+    resolved: ResolvedRecipe | None = None
     _lms: dict[Path, LlamaCpp] = field(default_factory=dict)
 
     @cached_property
@@ -50,6 +53,20 @@ class RunContext:
     def source(self) -> ModelSource:
         """The files of the experiment's model."""
         return model_source(self.config)
+
+    @property
+    def hf_dir(self) -> Path:
+        """The Hugging Face folder of the experiment's model.
+
+        Raises:
+            StageError: the model is a GGUF alone.
+        """
+        if self.source.hf_dir is None:
+            raise StageError(
+                "The experiment's model is a GGUF alone, which cannot be trained. Name its Hugging Face folder as "
+                "model.hf_dir, or stop after `promptopt search`."
+            )
+        return self.source.hf_dir
 
     @property
     def untouched(self) -> Candidate:

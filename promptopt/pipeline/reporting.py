@@ -30,6 +30,7 @@ from promptopt.pipeline.deployables import LORA_FOLDER, LORA_GGUF, MERGED, MODEL
 from promptopt.pipeline.judgement import column_records, road_results
 from promptopt.pipeline.openings import read_openings
 from promptopt.pipeline.prepare import base_gguf, read_split
+from promptopt.pipeline.recipe import recipe_of
 from promptopt.pipeline.record import command_line, git_revision, hardware, package_versions
 from promptopt.pipeline.searching import best_candidate, tuned_winner
 from promptopt.pipeline.weights import ExportedModels
@@ -100,7 +101,7 @@ def model_card_data(context: RunContext) -> ModelCardData:
     models = read_json(exported / "models.json", ExportedModels)
     carried = carried_program(context)
     winner = tuned_winner(context)
-    recipe = context.config.finetune if winner is None else winner.recipe
+    recipe = recipe_of(context) if winner is None else winner.recipe
     publish = context.config.publish
     inputs, outputs = _fields_of(context.program)
     hf_dir = context.source.hf_dir
@@ -227,6 +228,7 @@ def _run_record(context: RunContext) -> RunRecord:
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             **_times(context),
         },
+        recipe={} if context.resolved is None else context.resolved.said(),
         git_revision=git_revision(),
     )
 

@@ -13,6 +13,7 @@ from promptopt.config.pools import GgufProposer, ProposerConfig, SameProposer
 from promptopt.lm.llama_cpp.facade import LlamaCpp
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import base_gguf, read_split
+from promptopt.pipeline.recipe import recipe_of, recipe_settings
 from promptopt.rundir import Stage, read_json
 from promptopt.study.runner import SearchProgress
 from promptopt.study.search import TRIALS_FOLDER, TunedWinner, search, work
@@ -26,20 +27,20 @@ def search_settings(context: RunContext) -> JsonValue:
     """Return what the stage `search` depends on."""
     config = context.config
     tunes = searches_weights(context)
-    training: JsonValue = {
-        "finetune": config.finetune.model_dump(mode="json"),
-        "distill": config.distill.model_dump(mode="json"),
-    }
     without = {"storage", "artifacts", "heartbeat_s", *(() if tunes else ("weights",))}
     return {
         "search": config.search.model_dump(mode="json", exclude=without),
-        "training": training if tunes else None,
+        "training": _training_settings(context) if tunes else None,
         "lm": config.lm.model_dump(mode="json", exclude={"n_threads", "n_gpu_layers"}),
         "untouched": context.untouched.key(),
         "metric": metric_identity(context.metric),
         **program_identity(context.program),
         "seed": config.seed,
     }
+
+
+def _training_settings(context: RunContext) -> JsonValue:
+    return {"finetune": recipe_settings(context), "distill": context.config.distill.model_dump(mode="json")}
 
 
 def run_search(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
@@ -91,7 +92,7 @@ def search_task(context: RunContext) -> SearchTask:
         config.data.inputs,
         read_split(context, "train"),
         read_split(context, "val"),
-        training=Training(hf_dir, config.finetune, config.distill) if hf_dir is not None and tunes else None,
+        training=Training(hf_dir, recipe_of(context), config.distill) if hf_dir is not None and tunes else None,
         proposer=_proposer(context, config.search.pools.proposer),
     )
 

@@ -15,7 +15,6 @@ from promptopt.distill.rollouts import Rollout
 from promptopt.distill.student import student_candidate
 from promptopt.errors import DataError, MissingExtraError
 from promptopt.finetune.base_folder import check_base_folder, file_hash, folder_hash
-from promptopt.finetune.stages import StageRun
 from promptopt.finetune.trainer_args import check_trainer_args
 from promptopt.pipeline.context import RunContext
 from promptopt.records import DataRow
@@ -111,18 +110,6 @@ def write_documents(stage: CausalStage, folder: Path) -> dict[str, int]:
     write_jsonl(folder / "train.jsonl", train)
     write_jsonl(folder / "val.jsonl", val)
     return {"train": len(train), "val": len(val)}
-
-
-def stage_runs(context: RunContext, distilled: Path) -> list[StageRun]:
-    """Return the training stages as the weights wing takes them."""
-    stages = context.config.training_stages
-    runs = []
-    for number, stage in enumerate(stages):
-        folder = rows_folder(distilled, number, len(stages), stage.kind)
-        seed = context.config.seed if stage.seed is None else stage.seed
-        recipe = stage.recipe_on(context.config.finetune)
-        runs.append(StageRun(folder / "train.jsonl", folder / "val.jsonl", stage, recipe, seed))
-    return runs
 
 
 def _content_hash(path: Path) -> JsonValue:

@@ -6,23 +6,24 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue
 
-from promptopt.errors import StageError
 from promptopt.evaluation.model_table import MeasuredModel
 from promptopt.finetune.stages import finetune_stages
+from promptopt.finetune.watch import TrainingMoment, TrainingWatch
 from promptopt.lm.gguf_program import program_metadata
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.deployables import MERGED, carried_program, drop_merged_weights, write_side_files
 from promptopt.pipeline.prepare import read_split
 from promptopt.pipeline.prompts import student_of
 from promptopt.pipeline.quantizations import deployed_quantization, score_quantizations, wanted_quantizations
+from promptopt.pipeline.recipe import recipe_of, recipe_settings
 from promptopt.pipeline.searching import trained_folder, tuned_winner
-from promptopt.pipeline.training import stage_runs, training_inputs
+from promptopt.pipeline.stage_runs import stage_runs
+from promptopt.pipeline.training import training_inputs
 from promptopt.records import (
     ChatMessage,
     DataRow,
     FinetuneResult,
     GgufModel,
-    LossPoint,
     ParityReport,
     Record,
 )
@@ -50,27 +51,28 @@ class ExportedModels(Record):
 
 def finetune_settings(context: RunContext) -> JsonValue:
     """Return what the stage `finetune` depends on."""
-    recipe = context.config.finetune.model_dump(mode="json")
-    return {"recipe": recipe, "seed": context.config.seed, **training_inputs(context)}
+    return {"recipe": recipe_settings(context), "seed": context.config.seed, **training_inputs(context)}
 
 
 def run_finetune(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     """Train LoRA weights, stage by stage; write finetune/lora/ and finetune/result.json."""
-    runs = stage_runs(context, context.stages["distill"].path)
+    runs = stage_runs(context, context.stages["distill"].path, stage.path)
 
-    def on_progress(number: int, point: LossPoint, total_steps: int) -> None:
-        parts = [f"{number + 1}/{len(runs)} {runs[number].method.kind}"] if len(runs) > 1 else []
-        parts += [f"step {point.step}/{total_steps}"]
-        parts += [f"loss {point.loss:.3f}"] if point.loss is not None else []
-        parts += [f"eval loss {point.eval_loss:.3f}"] if point.eval_loss is not None else []
-        context.progress.step(point.step, total_steps, ", ".join(parts))
+    watches = [TrainingWatch() for _ in runs]
+
+    def on_progress(number: int, moment: TrainingMoment, steps: int) -> None:
+        stage_name = f"{number + 1}/{len(runs)} {runs[number].method.kind}, " if len(runs) > 1 else ""
+        text, pace = watches[number].text(moment, steps), watches[number].pace(moment, steps)
+        context.progress.step(moment.step, steps, stage_name + text, pace)
 
     context.close_lms()
     winner = tuned_winner(context)
     if winner is not None:
         result = _take_trained(trained_folder(context, winner) / "finetune", stage.path)
         return {"best_eval_loss": result.best_eval_loss, "steps": result.steps, "trial": winner.weights_of}
-    result = finetune_stages(runs, _hf_dir(context), stage.path, on_progress)
+    result = finetune_stages(runs, context.hf_dir, stage.path, on_progress)
+    for trained in result.stages or (result,):
+        context.progress.say(trained.verdict)
     return {"best_eval_loss": result.best_eval_loss, "steps": result.steps}
 
 
@@ -99,10 +101,10 @@ def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     result = read_json(tuned / "result.json", FinetuneResult)
     context.progress.step(0, 4, "merging into the dequantised base")
     merged = merge_lora(
-        _hf_dir(context),
+        context.hf_dir,
         tuned / result.lora_dir,
         stage.path / MERGED,
-        config.finetune.base_quantization,
+        recipe_of(context).base_quantization,
         trained_on=result.device,
     )
     context.progress.step(1, 4, "converting to GGUF")
@@ -117,7 +119,7 @@ def run_export(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
     parity = prove_parity(context, merged, f16, prompts, config.export.parity_prompts)
     scores = score_quantizations(context, stage, ggufs)
     deployed = f"tuned-{deployed_quantization(context, ggufs, scores)}.gguf"
-    beside = write_side_files(context, f16, tuned / result.lora_dir, _hf_dir(context), deployed)
+    beside = write_side_files(context, f16, tuned / result.lora_dir, context.hf_dir, deployed)
     if not config.export.keep_merged:
         drop_merged_weights(merged)
     models = ExportedModels(
@@ -178,12 +180,3 @@ def prompts_of(context: RunContext, rows: Sequence[DataRow]) -> list[tuple[ChatM
         )
         for row in rows
     ]
-
-
-def _hf_dir(context: RunContext) -> Path:
-    if context.source.hf_dir is None:
-        raise StageError(
-            "The experiment's model is a GGUF alone, which cannot be trained. Name its Hugging Face folder as "
-            "model.hf_dir, or stop after `promptopt search`."
-        )
-    return context.source.hf_dir

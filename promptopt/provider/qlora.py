@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _OF_DISTILLATION = frozenset(("student_instructions", "student_demos", "student_reasoning", "row_share", "min_score"))
 """Fields of a recipe that say which rows are made; here DSPy makes them."""
+_OF_MEASURING = frozenset(("best_by", "watched_rows"))
+"""Fields about a task metric, which DSPy does not pass on to a training."""
 _ONE_AT_A_TIME = threading.Lock()
 """DSPy starts a thread per job. Training needs the memory, and torch's random state, for itself."""
 
@@ -195,7 +197,7 @@ class QLoRAProvider(Provider):
 
     def _recipe_with(self, train_kwargs: Mapping[str, Any]) -> TrainingRecipe:
         """Return the provider's recipe with what DSPy was given beside it."""
-        allowed = [name for name in TrainingRecipe.model_fields if name not in _OF_DISTILLATION]
+        allowed = [name for name in TrainingRecipe.model_fields if name not in _OF_DISTILLATION | _OF_MEASURING]
         unknown = sorted(set(train_kwargs) - set(allowed))
         if unknown:
             raise ConfigError(

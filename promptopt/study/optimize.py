@@ -10,9 +10,11 @@ from pydantic import JsonValue
 from promptopt.candidate import Candidate
 from promptopt.config.experiment import DistillConfig, SearchConfig
 from promptopt.config.recipe import TrainingRecipe
+from promptopt.config.recipe_defaults import TrainingFacts, resolve_recipe
 from promptopt.data.loaders import row_id
 from promptopt.errors import ConfigError, DataError
 from promptopt.evaluation.in_order import checked_parallel
+from promptopt.finetune.model_shape import read_shape
 from promptopt.metrics.base import Metric
 from promptopt.metrics.plain import as_metric
 from promptopt.records import DataRow, TrialRecord
@@ -93,7 +95,8 @@ def optimize(
             many as `lm.parallel` says, one for an LM that does not say (a server). The result does not depend on it.
         hf_dir: Hugging Face folder of the model whose GGUF `lm` runs. With it one study searches prompts and training
             recipes together (`config.weights`); needs the extras `finetune` and `export`, and `folder`.
-        recipe: around which recipes are searched.
+        recipe: around which recipes are searched; fields that are left out are chosen from the model's size and the
+            number of rows (`promptopt.config.recipe_defaults`).
         distill: where training rows come from; the data's own answers by default.
         proposer: the LM that writes instructions, where `config.pools` asks for some.
 
@@ -106,7 +109,7 @@ def optimize(
     if parallel is not None:
         checked_parallel(parallel)
     rows, val_rows = _rows(train, inputs), _rows(val, inputs)
-    training = _training(hf_dir, recipe, distill, folder)
+    training = _training(hf_dir, recipe, distill, folder, len(rows), config)
     task = SearchTask(program, lm, as_metric(metric), inputs, rows, val_rows, parallel, training, proposer)
     if trials < 1:
         raise ConfigError(f"trials is {trials}; at least 1 is needed (trial 0 is the untouched program).")
@@ -115,13 +118,22 @@ def optimize(
 
 
 def _training(
-    hf_dir: str | Path | None, recipe: TrainingRecipe | None, distill: DistillConfig | None, folder: str | Path | None
+    hf_dir: str | Path | None,
+    recipe: TrainingRecipe | None,
+    distill: DistillConfig | None,
+    folder: str | Path | None,
+    train: int,
+    config: SearchConfig | None,
 ) -> Training | None:
     if hf_dir is None:
         return None
     if folder is None:
         raise ConfigError("Tuned weights need a place: give `folder`, e.g. folder='runs/mine'.")
-    return Training(Path(hf_dir), recipe or TrainingRecipe(), distill or DistillConfig())
+    distill, weights, shape = distill or DistillConfig(), (config or SearchConfig()).weights, read_shape(Path(hf_dir))
+    rows = max(1, round(min(train, distill.rows or train) * (1 - distill.val_share)))
+    facts = TrainingFacts(shape.hidden, shape.parameters, shape.context, rows)
+    resolved = resolve_recipe(recipe or TrainingRecipe(), facts, (weights.recipe if weights else None) or {})
+    return Training(Path(hf_dir), resolved.recipe, distill)
 
 
 def _searched(

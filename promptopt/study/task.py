@@ -36,7 +36,7 @@ class Training:
         """Return what decides the trained weights, beside the rows and the candidate."""
         return {
             "base": folder_hash(self.base_dir),
-            "recipe": self.recipe.model_dump(mode="json"),
+            "recipe": self.recipe.result_settings(),
             "distill": self.distill.model_dump(mode="json"),
         }
 

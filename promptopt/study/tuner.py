@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from pydantic import JsonValue
 
 from promptopt.candidate import Candidate
 from promptopt.config.joint import HalvingConfig
@@ -24,15 +23,16 @@ from promptopt.distill.rollouts import Rollout, candidate_rollouts, gold_rollout
 from promptopt.distill.student import student_candidate
 from promptopt.errors import ConfigError, LMError
 from promptopt.evaluation.evaluate import evaluate_rows
-from promptopt.records import ExampleRecord, FinetuneResult, LossPoint, Record
+from promptopt.records import ExampleRecord, FinetuneResult, Record
 from promptopt.rundir import read_json, read_jsonl, write_json, write_jsonl
 from promptopt.study.halving import RUNGS, TRAINING
 from promptopt.study.objective import CandidateObjective, Weights
 from promptopt.study.task import SearchTask, Training
 
 if TYPE_CHECKING:
+    from promptopt.finetune.plan import OnProgress
     from promptopt.finetune.resident import ResidentBase
-    from promptopt.finetune.rungs import RungPoint
+    from promptopt.finetune.rungs import Judgement, RungPoint
 
 LORA_GGUF = "lora.gguf"
 KEPT_FILES = (LORA_GGUF, "trained.json", "train.jsonl", "val.jsonl", "finetune/result.json",
@@ -182,7 +182,7 @@ class Tuner:
             # A dead worker's rungs came with its trial; its checkpoints did not.
             trial.set_user_attr(RUNGS, [])
         with_rungs = _with_rungs(recipe, self._halving)
-        halting = _Halting(self, trial, student, folder, with_rungs.epochs * with_rungs.eval_per_epoch)
+        halting = _Halting(self, trial, student, folder, with_rungs)
         result = finetune(
             folder / "train.jsonl",
             folder / "val.jsonl",
@@ -192,7 +192,7 @@ class Tuner:
             self._seed,
             _reporter(on_progress),
             resident=self._resident,
-            on_checkpoint=halting.judge if self._halving.enabled else None,
+            on_checkpoint=halting.judge if self._halving.enabled or recipe.best_by == "metric" else None,
         )
         made = convert_lora(folder / "finetune" / result.lora_dir, self._training.base_dir, folder / LORA_GGUF)
         trained = TrainedWeights(
@@ -265,8 +265,11 @@ class Tuner:
 class _Halting:
     """Judges one training at its rungs."""
 
-    def __init__(self, tuner: Tuner, trial: optuna.Trial, student: Candidate, folder: Path, evaluations: float) -> None:
-        self._evaluations = evaluations
+    def __init__(
+        self, tuner: Tuner, trial: optuna.Trial, student: Candidate, folder: Path, recipe: TrainingRecipe
+    ) -> None:
+        self._evaluations = recipe.epochs * recipe.eval_per_epoch
+        self._every = recipe.best_by == "metric"
         self._tuner = tuner
         self._trial = trial
         self._student = student
@@ -279,17 +282,26 @@ class _Halting:
         at_rung = bool(noted) and noted[-1][2] == result.steps and result.stopped_early
         return self._stopped or (at_rung and self._trial.should_prune())
 
-    def judge(self, point: "RungPoint") -> bool:
-        """Return whether training stops at this checkpoint."""
-        noted: list[list[JsonValue]] = list(self._trial.user_attrs.get(RUNGS, []))
-        if all(step != point.step for _, _, step in noted):
-            due = rung_at(point.step, point.total_steps, self._evaluations, self._tuner.halving.rungs)
-            if point.step >= point.total_steps or due <= len(noted):
-                return False
-            noted.append([self._score(point), point.eval_loss, point.step])
+    def judge(self, point: "RungPoint") -> "Judgement":
+        """Return whether training stops at this checkpoint, with the task metric where it was measured."""
+        from promptopt.finetune.rungs import Judgement
+
+        noted: list[list[Any]] = list(self._trial.user_attrs.get(RUNGS, []))
+        metric = next((float(score) for score, _, step in noted if step == point.step), None)
+        if metric is None:
+            at_rung = self._at_rung(point, len(noted))
+            metric = self._score(point) if at_rung or self._every else None
+            if not at_rung:
+                return Judgement(metric=metric)
+            noted.append([metric, point.eval_loss, point.step])
             self._trial.set_user_attr(RUNGS, noted)
         self._stopped = self._trial.should_prune()
-        return self._stopped
+        return Judgement(self._stopped, metric)
+
+    def _at_rung(self, point: "RungPoint", passed: int) -> bool:
+        halving = self._tuner.halving
+        due = rung_at(point.step, point.total_steps, self._evaluations, halving.rungs)
+        return halving.enabled and point.step < point.total_steps and due > passed
 
     def _score(self, point: "RungPoint") -> float:
         from promptopt.export.lora_gguf import convert_lora
@@ -333,15 +345,15 @@ def _with_rungs(recipe: TrainingRecipe, halving: HalvingConfig) -> TrainingRecip
     return recipe.model_copy(update={"eval_per_epoch": needed * math.ceil(recipe.eval_per_epoch / needed)})
 
 
-def _reporter(
-    on_progress: Callable[[TrainingProgress], None] | None,
-) -> Callable[[LossPoint, int], None] | None:
+def _reporter(on_progress: Callable[[TrainingProgress], None] | None) -> "OnProgress | None":
     if on_progress is None:
         return None
+    from promptopt.finetune.watch import TrainingMoment, TrainingWatch
 
-    def report(point: LossPoint, steps: int) -> None:
-        loss = f", loss {point.loss:.3f}" if point.loss is not None else ""
-        evaluated = f", eval loss {point.eval_loss:.3f}" if point.eval_loss is not None else ""
-        on_progress(TrainingProgress(point.step, steps, f"training step {point.step}/{steps}{loss}{evaluated}"))
+    watch = TrainingWatch()
+
+    def report(moment: TrainingMoment, steps: int) -> None:
+        text = f"training {watch.text(moment, steps)}, {watch.pace(moment, steps)}"
+        on_progress(TrainingProgress(moment.step, steps, text))
 
     return report

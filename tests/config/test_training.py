@@ -7,6 +7,7 @@ import yaml
 
 from promptopt.config.experiment import ExperimentConfig
 from promptopt.config.load import load_experiment
+from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import ConfigError
 from tests.config.test_load import GOOD
 
@@ -55,6 +56,12 @@ def test_stages_change_the_recipe_each_for_itself(tmp_path: Path) -> None:
 )
 def test_an_impossible_stage_is_named(tmp_path: Path, stage: dict[str, object], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
+        _load(tmp_path, training=[stage], search={"weights": None})
+
+
+def test_a_stage_may_not_say_alone_what_is_chosen_for_all(tmp_path: Path) -> None:
+    stage = {"kind": "sft", "recipe": {"rank": TrainingRecipe().rank}}
+    with pytest.raises(ConfigError, match="rank: it must be the same in all stages, and is chosen from the data"):
         _load(tmp_path, training=[stage], search={"weights": None})
 
 

@@ -42,7 +42,7 @@ def test_the_newest_is_chosen_by_number_and_torn_ones_go(tmp_path: Path) -> None
 def test_rotation_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     for step in (1, 2, 3, 10):
         _save(tmp_path, step)
-    rotate(tmp_path, best_step=2)
+    rotate(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
 
 

@@ -17,6 +17,8 @@ from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import data_settings, run_data
 from promptopt.pipeline.progress import Silent
 from promptopt.pipeline.prompts import distill_settings, run_distill
+from promptopt.pipeline.recipe import recipe_of
+from promptopt.pipeline.stage_runs import stage_runs
 from promptopt.pipeline.training import check_training
 from promptopt.pipeline.weights import finetune_settings, run_finetune
 from promptopt.records import FinetuneResult
@@ -64,7 +66,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
         "distill": {"val_share": 0.3},
         "finetune": {
             "rank": 4, "epochs": 1, "batch_size": 4, "max_length": 512, "student_instructions": "none",
-            "student_demos": 0,
+            "student_demos": 0, "watched_rows": 0,
         },
         "training": [{**TRAINING[0], "documents": str(documents)}, *TRAINING[1:]],
         "run_dir": str(tmp_path / "run"),
@@ -102,6 +104,18 @@ def test_every_training_stage_gets_its_rows_and_goes_on_from_the_one_before(conf
     result = read_json(trained.path / "result.json", FinetuneResult)
     assert [stage.method for stage in result.stages] == ["causal", "labels", "self_distill"]
     assert (trained.path / result.lora_dir / "adapter_model.safetensors").is_file()
+
+
+def test_gaps_in_the_recipe_are_filled_for_each_stage_and_only_answers_are_watched(config: dict[str, Any]) -> None:
+    context = _prepared({**config, "finetune": {"rank": 4, "alpha": 8}})
+    causal, labels, distilled = stage_runs(context, Path("distill"), Path("finetune"))
+    chosen = recipe_of(context)
+    assert labels.recipe == chosen
+    assert (chosen.rank, chosen.epochs, chosen.max_length) == (4, 5.0, 256)
+    written = ("epochs", "batch_size", "max_length")
+    assert [getattr(causal.recipe, name) for name in written] == [3.0, 1, 1024]
+    assert causal.recipe.learning_rate == chosen.learning_rate
+    assert [run.on_checkpoint is not None for run in (causal, labels, distilled)] == [False, True, True]
 
 
 def test_other_documents_are_another_training(config: dict[str, Any]) -> None:

@@ -14,8 +14,9 @@ from promptopt.finetune.arguments import sft_arguments
 from promptopt.finetune.callback import diverged, evaluation_steps
 from promptopt.finetune.checkpoints import (
     STATE,
-    best_point,
+    best_steps,
     checkpoint_dir,
+    judged_points,
     loss_points,
     mark_complete,
     newest_complete,
@@ -27,6 +28,8 @@ from promptopt.finetune.together.forward import LoraSet, SharedForward, Slice
 from promptopt.finetune.together.noise import NoiseSource
 from promptopt.finetune.together.order import Step, TrainingOrder
 from promptopt.finetune.trainer import full_disk_explained
+from promptopt.finetune.watch import memory_in_use, moment_of
+from promptopt.records import LossPoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,8 +113,9 @@ class Member:
         step = self._step()
         rows = step.batches[self._batch]
         number = self.state.global_step * self.plan.recipe.gradient_accumulation + self._batch
-        longest = max(len(row.input_ids) for row in rows)
-        return rows, Slice(self.lora, len(rows), longest, NoiseSource(self.plan.seed, number))
+        lengths = [len(row.input_ids) for row in rows]
+        self.plan.judge.clock.count(sum(lengths))
+        return rows, Slice(self.lora, len(rows), max(lengths), NoiseSource(self.plan.seed, number))
 
     def loss(self, log_probs: "Tensor") -> "Tensor":
         """Return the part of the step's loss that these log-probabilities of completion tokens are.
@@ -159,16 +163,17 @@ class Member:
         return self.state.global_step in self._evaluations
 
     def note_evaluation(self, loss: float) -> None:
-        """Take the evaluation loss of this moment; stop when patience is over, unless training ends here anyway.
+        """Take the evaluation loss of this moment.
 
         Raises:
             TrainingError: it is no number.
         """
         self._note({"eval_loss": loss})
-        self.stopped = self._patience_is_over()
 
     def save_if_due(self, evaluated: bool) -> None:
         """Write a checkpoint after an evaluation, or when the last one is old; ask the judge about it.
+
+        Training stops where the judge says so or patience is over, unless it ends here anyway.
 
         Raises:
             TrainingError: it cannot be written.
@@ -183,10 +188,12 @@ class Member:
             torch.save(self._schedule.state_dict(), folder / _SCHEDULER)
             self.state.save_to_json(str(folder / STATE))
             mark_complete(folder, self.state.global_step, self.plan.judge.clock.seconds, self.trained_tokens)
-        best = best_point(loss_points(self.state.log_history))
-        rotate(self.plan.checkpoints, None if best is None else best.step)
-        if self.plan.judge.stops(folder):
-            self.stopped = True
+        rotate(self.plan.checkpoints, *best_steps(self._points()))
+        judged = self.plan.judge.stops(folder)
+        self.stopped = judged or self._patience_is_over()
+        for point in self._points()[-1:]:
+            if point.step == self.state.global_step and point.metric is not None:
+                self._report(point)
         self._last_save = time.monotonic()
 
     def _step(self) -> Step:
@@ -194,7 +201,7 @@ class Member:
 
     def _patience_is_over(self) -> bool:
         recipe = self.plan.recipe
-        over = stops_early(loss_points(self.state.log_history), recipe.patience, recipe.eval_per_epoch)
+        over = stops_early(self._points(), recipe.patience, recipe.eval_per_epoch, recipe.best_by)
         return over and self.state.global_step < self._order.max_steps
 
     def _note(self, entry: dict[str, float]) -> None:
@@ -204,8 +211,15 @@ class Member:
         for value in (point.loss, point.eval_loss):
             if value is not None and not math.isfinite(value):
                 raise diverged(value, point.step, self.plan.recipe.learning_rate)
+        self._report(point)
+
+    def _points(self) -> list[LossPoint]:
+        return judged_points(self.plan.checkpoints, self.state.log_history)
+
+    def _report(self, point: LossPoint) -> None:
         if self.plan.on_progress is not None:
-            self.plan.on_progress(point, self._order.max_steps)
+            speed = self.plan.judge.clock.tokens_per_s
+            self.plan.on_progress(moment_of(point, speed, memory_in_use()), self._order.max_steps)
 
     def _go_on(self, folder: Path, trained_tokens: int, wall_s: float) -> None:
         lora.load_weights(self._shared.model, folder, self.lora.name)

@@ -19,7 +19,7 @@ from promptopt.finetune.plan import OnProgress, TrainingPlan
 from promptopt.finetune.resident import ResidentBase
 from promptopt.finetune.rows import TokenizedRows
 from promptopt.finetune.run_folder import clear_run, finish_run, open_run
-from promptopt.finetune.rungs import OnCheckpoint, RungJudge
+from promptopt.finetune.rungs import OnCheckpoint, RungJudge, require_measured
 from promptopt.finetune.sources import read_source
 from promptopt.records import FinetuneResult
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _OBEYED = frozenset(
     "base_quantization rank alpha rslora dropout target_modules learning_rate warmup_share weight_decay max_grad_norm "
     "neftune_noise epochs batch_size gradient_accumulation loss max_length allowed_truncated_rows eval_per_epoch "
-    "patience gradient_checkpointing "
+    "patience best_by watched_rows gradient_checkpointing "
     # Decide what the rows are, before training.
     "student_instructions student_demos student_reasoning row_share min_score".split()
 )
@@ -133,6 +133,7 @@ def _check_requests(requests: Sequence[TrainingRequest]) -> None:
     if shared is not None:
         raise TrainingError(f"Two trainings have the out_dir {shared}. Give each a folder of its own.")
     for one in requests:
+        require_measured(one.recipe, one.on_checkpoint)
         reason = alone_because(one.recipe)
         if reason:
             raise TrainingError(
