@@ -14,7 +14,14 @@ _Arguments = TypeVar("_Arguments", bound=TrainingArguments)
 
 
 def sft_arguments(
-    recipe: TrainingRecipe, output_dir: Path, seed: int, device: str, longest_row: int, *, fresh: bool, packed: bool
+    recipe: TrainingRecipe,
+    output_dir: Path,
+    seed: int,
+    device: str,
+    longest_row: int,
+    *,
+    fresh: bool,
+    packed: bool | None = None,
 ) -> SFTConfig:
     """Return the arguments of `SFTTrainer`.
 
@@ -22,8 +29,9 @@ def sft_arguments(
         output_dir: gets the checkpoints.
         longest_row: in tokens.
         fresh: whether training starts at step 0, which is evaluated then.
-        packed: whether rows are packed to `recipe.max_length` (as documents always are).
+        packed: whether rows are packed to `recipe.max_length`, as documents always are; None = as the recipe says.
     """
+    packed = recipe.packing if packed is None else packed
     values = {
         **_common(recipe, output_dir, seed, device, fresh=fresh),
         "loss_type": recipe.loss,

@@ -9,10 +9,10 @@ from promptopt.finetune.estimate import Machine, RowLengths
 from promptopt.finetune.model_shape import ModelShape
 from promptopt.lm.cost import CostModel
 from promptopt.lm.llama_cpp.model import LEAST_LANES, PARALLEL_CPU, PARALLEL_GPU
-from promptopt.lm.user_cache import user_cache_dir
 from promptopt.pipeline.context import RunContext
 from promptopt.records import Quantization
 from promptopt.study.phases import Plan
+from promptopt.user_cache import user_cache_dir
 
 BITS: dict[Quantization, float] = {
     "f32": 32, "f16": 16, "q8_0": 8.5, "q6_k": 6.56, "q5_k_m": 5.7, "q4_k_m": 4.85, "q4_0": 4.5,
