@@ -8,7 +8,15 @@ from promptopt.config.data import ConfigModel, DataConfig
 from promptopt.config.joint import ConstraintsConfig, LayoutSharing, NumberRange, WeightsSearch, parameter_of
 from promptopt.config.pools import PoolsConfig
 from promptopt.config.recipe import TrainingRecipe
-from promptopt.config.training import TEACHER_OF, LabelsStage, SftStage, TrainingStage, check_stages, is_plain
+from promptopt.config.training import (
+    TEACHER_OF,
+    LabelsStage,
+    SftStage,
+    TrainingStage,
+    check_stages,
+    check_teacher_differs,
+    is_plain,
+)
 from promptopt.layout.spec import Layout
 from promptopt.records import Quantization
 
@@ -273,6 +281,7 @@ class ExperimentConfig(ConfigModel):
                 f"describe it, and `training` asks for {[stage.kind for stage in self.training]}, or for changes of "
                 "its own. Set search.weights: null to search the prompt first and train these stages under the best one"
             )
+        check_teacher_differs(self.training, self.finetune)
         return self
 
     @property

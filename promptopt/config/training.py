@@ -139,6 +139,18 @@ def check_stages(stages: "tuple[TrainingStage, ...]", recipe: TrainingRecipe) ->
                 )
 
 
+def check_teacher_differs(stages: "tuple[TrainingStage, ...]", recipe: TrainingRecipe) -> None:
+    """Raise ValueError where the first stage would teach the base what it says already, under the very same prompt."""
+    first = stages[0] if stages else None
+    itself = isinstance(first, SelfDistillStage) or (isinstance(first, OnPolicyStage) and first.teacher is None)
+    if first is not None and itself and recipe.student_instructions == "full" and recipe.student_demos is None:
+        raise ValueError(
+            f"training.0 is {first.kind!r}: the base teaches what it says under the whole prompt, and the student sees "
+            "the whole prompt too. Set finetune.student_instructions (short, none) or finetune.student_demos (0), or "
+            "name another model as the teacher (kind: on_policy)"
+        )
+
+
 def is_plain(stages: "tuple[TrainingStage, ...]") -> bool:
     """Say whether `stages` are what a joint study trains: one of rows, as `distill` and `finetune` describe it."""
     stage = stages[0] if len(stages) == 1 else None

@@ -51,6 +51,7 @@ def test_stages_change_the_recipe_each_for_itself(tmp_path: Path) -> None:
         ({"kind": "causal"}, "documents: is required"),
         ({"kind": "causal", "docs": "x"}, "Did you mean 'documents'"),
         ({"kind": "self_distill", "recipe": {"dropout": 0.1}}, "dropout must be 0.0 there"),
+        ({"kind": "self_distill"}, r"the student sees the whole prompt too\. Set finetune\.student_instructions"),
         ({"kind": "rl"}, "'sft', 'labels', 'causal', 'self_distill', 'on_policy'"),
     ],
 )
