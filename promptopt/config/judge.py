@@ -29,7 +29,7 @@ class JudgeConfig(ConfigModel):
         judge: rates against a reference, by criteria, or three aspects of an answer that stands on a context.
         lm: the LM that is asked.
         jury: several LMs instead, two at least; their rounded mean counts (`reference` and `criteria`).
-        prediction_field: output field that is judged.
+        prediction_field: output field that is judged; None, for `criteria`, judges the example's own `query`.
         criteria: for every example (`criteria`); None = those of the example.
         aspects: what `rag` rates; None = accuracy, relevance and faithfulness.
         explain: let the LM explain itself before the verdict.
@@ -41,7 +41,7 @@ class JudgeConfig(ConfigModel):
     judge: Literal["reference", "criteria", "rag"]
     lm: JudgeLmConfig | None = None
     jury: tuple[JudgeLmConfig, ...] = ()
-    prediction_field: str = "answer"
+    prediction_field: str | None = "answer"
     criteria: str | None = None
     aspects: tuple[Literal["accuracy", "relevance", "faithfulness"], ...] | None = None
     explain: bool = False
@@ -62,6 +62,8 @@ class JudgeConfig(ConfigModel):
             raise ValueError(f"`criteria` is for the judge `criteria`, not for `{self.judge}`")
         if self.judge == "rag" and self.jury:
             raise ValueError("a jury is for the judges `reference` and `criteria`; `rag` rates three things at once")
+        if self.prediction_field is None and self.judge != "criteria":
+            raise ValueError(f"`prediction_field` names what the judge `{self.judge}` judges; it cannot be null")
         if self.aspects is not None and self.judge != "rag":
             raise ValueError(f"`aspects` is for the judge `rag`, not for `{self.judge}`")
         return self

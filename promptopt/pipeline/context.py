@@ -14,7 +14,7 @@ from promptopt.config.load import import_object
 from promptopt.errors import ConfigError
 from promptopt.lm.llama_cpp.facade import LlamaCpp
 from promptopt.metrics.base import Metric
-from promptopt.metrics.registry import get_metric
+from promptopt.pipeline.judging import experiment_metric
 from promptopt.pipeline.models import ModelSource, model_source
 from promptopt.pipeline.progress import Progress
 from promptopt.rundir import RunDir, Stage, hash_inputs
@@ -44,7 +44,7 @@ class RunContext:
     @cached_property
     def metric(self) -> Metric:
         """The metric of the experiment."""
-        return get_metric(self.config.metric)
+        return experiment_metric(self.config)
 
     @cached_property
     def source(self) -> ModelSource:

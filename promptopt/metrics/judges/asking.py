@@ -77,7 +77,7 @@ def ask(lm: JudgeLM, question: Question) -> str:
     if can_be_constrained(opened):
         settings["grammar"] = question.grammar
     try:
-        replies = opened(messages=[{"role": "user", "content": question.text}], **settings)
+        replies = opened(question.text, **settings)
     except Exception as error:
         cause = _cause(error)
         if isinstance(cause, ContextLengthError | ContextWindowExceededError):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from promptopt.metrics.answers import normalise_answer
 from promptopt.metrics.base import Fields, GoldMetric, Metric, Score
 from promptopt.metrics.grounding import Groundedness
+from promptopt.metrics.judges.rag import CONTEXT_FIELDS
 from promptopt.metrics.judges.rating import REFERENCE_FIELDS
 from promptopt.metrics.values import feedback, gold_texts, text_of
 
@@ -33,12 +34,18 @@ class WordOverlap(Metric):
     name: str = "word overlap with context"
     prediction_field: str = "answer"
 
+    def requires_any(self) -> tuple[tuple[str, ...], ...]:
+        """Return the fields of the context."""
+        return (CONTEXT_FIELDS,)
+
     def score(self, example: Fields, prediction: Fields) -> Score:
         """Return the overlap.
 
         Raises:
             DataError: the example has no context.
         """
-        found = Groundedness(prediction_field=self.prediction_field).score(example, prediction)
+        found = Groundedness(prediction_field=self.prediction_field, input_fields=CONTEXT_FIELDS).score(
+            example, prediction
+        )
         value = found.details.get("overlap", 0.0)
         return Score(value, f"{value:.0%} of the answer's words stand in the context")
