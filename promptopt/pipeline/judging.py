@@ -38,7 +38,8 @@ def experiment_metric(config: ExperimentConfig) -> Metric:
     """Return the metric of an experiment; a judge's model is loaded at its first question.
 
     Raises:
-        ConfigError: there is no such metric, or no calibration where one is named. ModelError: a judge's GGUF is missing.
+        ConfigError: there is no such metric, or no calibration where one is named.
+        ModelError: a judge's GGUF is missing.
     """
     if isinstance(config.metric, str):
         return get_metric(config.metric)

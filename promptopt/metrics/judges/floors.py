@@ -12,7 +12,7 @@ from promptopt.metrics.values import feedback, gold_texts, text_of
 
 @dataclass(frozen=True)
 class GoldContained(GoldMetric):
-    """1 where a gold answer stands in the answer as whole words, both normalised by SQuAD's rules; else 0."""
+    """1 where a gold answer stands anywhere in the answer, both normalised by SQuAD's rules; else 0."""
 
     name: str = "gold contained in answer"
     prediction_field: str = "answer"
@@ -22,9 +22,9 @@ class GoldContained(GoldMetric):
         """Return whether a gold answer stands in the answer."""
         golds = gold_texts(example, self.gold_fields, self.name)
         text = text_of(prediction.get(self.prediction_field))
-        said = f" {normalise_answer(text)} "
-        normal = [normalise_answer(gold) for gold in golds]
-        return Score(float(any(gold and f" {gold} " in said for gold in normal)), feedback(golds, text))
+        said = normalise_answer(text)
+        normal = (normalise_answer(gold) for gold in golds)
+        return Score(float(any(gold and gold in said for gold in normal)), feedback(golds, text))
 
 
 @dataclass(frozen=True)
