@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptopt.cli import ask, compare, inspect_data, publish, samples, serve
+from promptopt.cli import ask, compare, inspect_data, judge, publish, samples, serve
 from promptopt.errors import PromptoptError
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_arguments(upload)
     upload.set_defaults(command=publish.publish)
     _data_commands(commands.add_parser("data", help="look at data before anything runs on it"))
+    judge.add_commands(commands.add_parser("judge", help="measure how far a judge agrees with people"))
     compared = commands.add_parser("compare", help="one program on several GGUFs, each with its best known prompt")
     _experiment_arguments(compared, None)
     compare.add_arguments(compared)

@@ -35,9 +35,9 @@ def problems_of(path: Path) -> list[str]:
     except ConfigError as error:
         lines = str(error).splitlines()
         return [line.strip() for line in lines[1:]] or lines
-    from promptopt.metrics.registry import get_metric
     from promptopt.pipeline.context import RunContext, build_program
     from promptopt.pipeline.fields import check_fields
+    from promptopt.pipeline.judging import experiment_metric
     from promptopt.pipeline.models import model_source
     from promptopt.pipeline.progress import Silent
     from promptopt.pipeline.training import check_training
@@ -46,7 +46,7 @@ def problems_of(path: Path) -> list[str]:
     problems = []
     for check in (
         lambda: build_program(config.program),
-        lambda: get_metric(config.metric),
+        lambda: experiment_metric(config),
         lambda: model_source(config),
     ):
         try:

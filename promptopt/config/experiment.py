@@ -6,6 +6,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from promptopt.config.data import ConfigModel, DataConfig
 from promptopt.config.joint import ConstraintsConfig, LayoutSharing, NumberRange, WeightsSearch, parameter_of
+from promptopt.config.judge import JudgeConfig
 from promptopt.config.pools import PoolsConfig
 from promptopt.config.recipe import TrainingRecipe
 from promptopt.config.training import (
@@ -229,7 +230,7 @@ class ExperimentConfig(ConfigModel):
 
     Attributes:
         program: import path `module:name` of a dspy.Module instance, a Module class, or a function that returns one.
-        metric: name in `promptopt.metrics`, or import path `module:name` of a Metric.
+        metric: name in `promptopt.metrics`, import path `module:name` of a Metric, or a judge (`kind: judge`).
         finetune: the recipe of every training.
         training: the training stages, in order; empty = one, `labels` or `sft` as `distill.teacher` says.
         run_dir: folder of the run; default `runs/<name>` in the working directory.
@@ -239,7 +240,7 @@ class ExperimentConfig(ConfigModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(default=0, ge=0)
     program: str
-    metric: str
+    metric: str | JudgeConfig
     data: DataConfig
     model: ModelConfig
     lm: LmConfig = LmConfig()

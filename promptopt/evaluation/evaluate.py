@@ -115,6 +115,7 @@ class Evaluator:
             details=dict(score.details),
             prediction=plain_fields(answer.prediction),
             completion=answer.completion,
+            error=score.feedback if score.value is None else "",
             **cost,
         )
 

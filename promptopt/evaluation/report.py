@@ -66,7 +66,8 @@ def result_section(data: ReportData) -> str:
         "Intervals: percentile bootstrap. Tokens and latency: means per example; latency is that of the example's own "
         "calls, while others run beside them."
     )
-    parts = ["## Result", table(cells, numbers_from=1), text, _details_table(data.summaries)]
+    judge = f"The judge: {escape(data.judge)}" if data.judge else ""
+    parts = ["## Result", table(cells, numbers_from=1), text, judge, _details_table(data.summaries)]
     return "\n\n".join(part for part in parts if part)
 
 

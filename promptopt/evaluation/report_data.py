@@ -168,6 +168,7 @@ class ReportData(Record):
         comparisons: of neighbours, and of the last with the first; pairs: of every two systems.
         openings: each time this run read its test split.
         quantizations: the GGUFs, scored on val; deployed: file name of the one that is handed out.
+        judge: how far the judge behind the scores agrees with people; empty where none is, or nobody measured it.
         winning_prompt: messages rendered for one real example; `winning_layout`: the Layout as JSON.
     """
 
@@ -186,6 +187,7 @@ class ReportData(Record):
     ggufs: tuple[GgufModel, ...] = ()
     quantizations: tuple[MeasuredModel, ...] = ()
     deployed: str = ""
+    judge: str = ""
     data: DataOverview | None = None
     run: RunRecord | None = None
     warnings: tuple[str, ...] = ()

@@ -64,6 +64,10 @@ class Metric(ABC):
         groups = [group for group in self.requires_any() if not any(name in fields for name in group)]
         return alone + [" or ".join(group) for group in groups]
 
+    def identity(self) -> str:
+        """Return what decides the scores beside the code, e.g. the LM a judge asks; "" where nothing does."""
+        return ""
+
     def __mul__(self, other: "Metric | float") -> "Metric":
         """Return `metric * metric` (their product) or `metric * 0.7` (a term of a weighted sum)."""
         # Imported here: sums and products stand on this class.

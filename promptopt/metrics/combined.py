@@ -55,6 +55,10 @@ class _Combined(Metric):
         """Return the groups of the parts."""
         return tuple(dict.fromkeys(group for part in self.parts for group in part.requires_any()))
 
+    def identity(self) -> str:
+        """Return the identities of the parts that have one."""
+        return " ".join(identity for part in self.parts if (identity := part.identity()))
+
     def corpus(self, pairs: Iterable[tuple[Fields, Fields]]) -> Mapping[str, float]:
         """Return the corpus figures of the parts, as `name.figure`."""
         pairs = list(pairs)

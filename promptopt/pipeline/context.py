@@ -15,7 +15,7 @@ from promptopt.config.recipe_defaults import ResolvedRecipe
 from promptopt.errors import ConfigError, StageError
 from promptopt.lm.llama_cpp.facade import LlamaCpp
 from promptopt.metrics.base import Metric
-from promptopt.metrics.registry import get_metric
+from promptopt.pipeline.judging import experiment_metric
 from promptopt.pipeline.models import ModelSource, model_source
 from promptopt.pipeline.progress import Progress
 from promptopt.rundir import RunDir, Stage, hash_inputs
@@ -47,7 +47,7 @@ class RunContext:
     @cached_property
     def metric(self) -> Metric:
         """The metric of the experiment."""
-        return get_metric(self.config.metric)
+        return experiment_metric(self.config)
 
     @cached_property
     def source(self) -> ModelSource:

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 from promptopt.candidate import Candidate
 from promptopt.errors import StageError
 from promptopt.evaluation.compare import corpus_figures, summarise
+from promptopt.evaluation.mean_opinion import opinion_figures
 from promptopt.evaluation.report_data import DataOverview
 from promptopt.evaluation.slices import slice_labels
 from promptopt.pipeline.context import RunContext
@@ -78,7 +79,7 @@ def run_evaluate(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
             context, context.lm(column.gguf), column.candidate, rows, stage.path / f"{column.name}.jsonl",
             column.title, number * len(rows), len(columns) * len(rows),
         )  # fmt: skip
-        corpus = corpus_figures(context.metric, rows, records)
+        corpus = {**corpus_figures(context.metric, rows, records), **opinion_figures(context.metric, records)}
         summaries.append(summarise(column.name, column.title, "test", records, context.config.seed, corpus))
     parity = None
     if "export" in context.stages:

@@ -28,6 +28,7 @@ from promptopt.lm.fingerprint import file_sha256
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.deployables import LORA_FOLDER, LORA_GGUF, MERGED, MODELFILE, carried_program
 from promptopt.pipeline.judgement import column_records, road_results
+from promptopt.pipeline.judging import stated_calibration
 from promptopt.pipeline.openings import read_openings
 from promptopt.pipeline.prepare import base_gguf, read_split
 from promptopt.pipeline.recipe import recipe_of
@@ -46,7 +47,13 @@ MODEL_CARD = "model_card.md"
 
 def report_settings(context: RunContext) -> JsonValue:
     """Return what the stage `report` depends on."""
-    return {"experiment": context.config.name, "publish": context.config.publish.model_dump(mode="json")}
+    settings: dict[str, JsonValue] = {
+        "experiment": context.config.name,
+        "publish": context.config.publish.model_dump(mode="json"),
+    }
+    stated, _ = stated_calibration(context.config, context.metric)
+    # Only where it says something: reports of other metrics keep their keys.
+    return {**settings, "judge": stated} if stated else settings
 
 
 def run_report(context: RunContext, stage: Stage) -> dict[str, JsonValue]:
@@ -73,6 +80,7 @@ def report_data(context: RunContext) -> ReportData:
     tuned = "export" in context.stages
     exported = read_json(context.stages["export"].path / "models.json", ExportedModels) if tuned else None
     parity = tuple(report for report in (exported.parity if exported else None, results.parity) if report)
+    judge, unmeasured = stated_calibration(context.config, context.metric)
     return ReportData(
         experiment=context.config.name,
         metric=context.metric.name,
@@ -91,7 +99,8 @@ def report_data(context: RunContext) -> ReportData:
         deployed=exported.deployed if exported else "",
         data=_data_overview(context),
         run=_run_record(context),
-        warnings=_warnings(parity),
+        judge=judge,
+        warnings=(*_warnings(parity), *unmeasured),
     )
 
 

@@ -83,9 +83,9 @@ def program_identity(program: dspy.Module) -> dict[str, JsonValue]:
 
 
 def metric_identity(metric: Metric) -> str:
-    """Return the metric's name and the hash of the file it is defined in."""
+    """Return the metric's name, the hash of the file it is defined in, and what else decides its scores."""
     defined = getattr(metric, "function", type(metric))
-    return f"{metric.name} {source_hash(defined)}"
+    return f"{metric.name} {source_hash(defined)} {metric.identity()}".strip()
 
 
 def source_hash(defined: object) -> str:

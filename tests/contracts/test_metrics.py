@@ -14,8 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptopt.errors import DataError
+from promptopt.lm.scripted import ScriptedLM
 from promptopt.metrics import METRICS, Metric, answer_f1, label_accuracy, numeric_answer
 from promptopt.metrics.combined import Product, WeightedSum
+from promptopt.metrics.judges.jury import Jury
+from promptopt.metrics.judges.rag import RagJudge
+from promptopt.metrics.judges.rating import CriteriaJudge, ReferenceJudge
 
 
 def database_with(script: str) -> str:
@@ -70,11 +74,25 @@ SAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "product": ({"answer": "9", "label": "x"}, {"answer": "9", "label": "X"}),
 }
 
+ALWAYS_10 = ScriptedLM(lambda messages: "[[10]]")
+JUDGES: tuple[Metric, ...] = (
+    ReferenceJudge(ALWAYS_10),
+    CriteriaJudge(ALWAYS_10, prediction_field="answer"),
+    RagJudge(ALWAYS_10),
+    Jury([ReferenceJudge(ALWAYS_10, name="jury")] * 2, name="jury"),
+)
+SAMPLES |= {
+    "reference_judge": ({"query": "q", "reference_answer": "r"}, {"answer": "a"}),
+    "criteria_judge": ({"query": "q", "extras": {"criteria": "polite"}}, {"answer": "a"}),
+    "rag_judge": ({"question": "q", "answers": ["r"], "context": "c"}, {"answer": "a"}),
+    "jury": ({"question": "q", "reference": "r"}, {"answer": "a"}),
+}
+
 COMBINED = (
     WeightedSum((answer_f1, label_accuracy), (0.7, 0.3), name="sum"),
     Product((numeric_answer, label_accuracy), name="product"),
 )
-EVERY = {**METRICS, **{metric.name: metric for metric in COMBINED}}
+EVERY = {**METRICS, **{metric.name: metric for metric in (*COMBINED, *JUDGES)}}
 NEEDS_NO_EXAMPLE = {"json_valid"}
 
 VALUES = st.one_of(
