@@ -65,7 +65,7 @@ def student_of(context: RunContext) -> Candidate:
 
 def _rollouts(context: RunContext, stage: Stage, rows: list[DataRow]) -> list[Rollout]:
     if context.config.distill.teacher == "gold":
-        return gold_rollouts(context.program, context.metric, rows)
+        return gold_rollouts(context.program, context.metric, rows, context.config.data.inputs)
     lm = context.lm(base_gguf(context))
     evaluator = Evaluator(context.program, best_candidate(context), lm, context.metric, context.config.data.inputs)
     throughput = Throughput()
