@@ -29,7 +29,8 @@ FILES = sorted(FOLDER.glob("*/*.yaml"))
 
 def test_every_experiment_has_a_file_a_smoke_file_and_a_readme_and_none_was_missed() -> None:
     assert [path.parent.name for path in SMOKES] == [
-        "demo", "document_qa_en", "document_qa_ja", "gsm8k", "government_law_ja", "intent_banking77", "viggo"
+        "demo", "document_qa_en", "document_qa_ja", "gsm8k", "government_law_ja", "hr_handbook", "intent_banking77",
+        "viggo",
     ]  # fmt: skip
     for path in SMOKES:
         assert (path.parent / "experiment.yaml").is_file()
@@ -42,7 +43,7 @@ def test_every_experiment_file_is_valid(path: Path) -> None:
 
 
 def test_no_experiment_file_was_missed() -> None:
-    assert len(FILES) == 14
+    assert len(FILES) == 17
 
 
 @pytest.mark.parametrize("path", SMOKES, ids=lambda path: path.parent.name)
