@@ -19,6 +19,7 @@ EXTRA_OF_MODULE = {
     "accelerate": "finetune",
     "gguf": "export",
     "safetensors": "export",
+    "bm25s": "retrieval",
     "charset_normalizer": "data",
     "docx": "data",
     "pyarrow": "data",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptopt.cli import ask, compare, inspect_data, judge, publish, samples, serve
+from promptopt.cli import ask, compare, inspect_data, judge, matrix, publish, samples, serve
 from promptopt.errors import PromptoptError
 
 if TYPE_CHECKING:
@@ -95,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     _experiment_arguments(compared, None)
     compare.add_arguments(compared)
     compared.set_defaults(command=_compare)
+    crossed = commands.add_parser("matrix", help="the test answers of finished runs by any metrics, in one table")
+    matrix.add_arguments(crossed)
+    crossed.set_defaults(command=matrix.matrix)
     served = commands.add_parser("serve", help="answer OpenAI's HTTP requests with a GGUF")
     serve.add_arguments(served)
     served.set_defaults(command=serve.serve_model)

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from promptopt.errors import ConfigError
 from promptopt.evaluation.answer import TraceStep
 from promptopt.evaluation.evaluate import Evaluator, iterate_answers
+from promptopt.evaluation.given import GivenInputs
 from promptopt.evaluation.throughput import Throughput
 from promptopt.metrics.base import Metric
 from promptopt.records import DataRow, Record
@@ -34,12 +35,19 @@ class Rollout(Record):
     steps: tuple[RolloutStep, ...]
 
 
-def gold_rollouts(program: dspy.Module, metric: Metric, rows: Sequence[DataRow]) -> list[Rollout]:
+def gold_rollouts(
+    program: dspy.Module, metric: Metric, rows: Sequence[DataRow], inputs: Sequence[str] | None = None
+) -> list[Rollout]:
     """Return the data's own answers as rollouts, scored by the metric: a row that fails its own metric is bad data.
+
+    What the predictor is given is what the program hands to it, e.g. the passages it retrieves for the row.
+
+    Args:
+        inputs: the fields of a row that the program is given; None = its predictor's input fields.
 
     Raises:
         ConfigError: the program has several predictors (the data does not say what the inner ones answer), or an output
-            field is not among the data's fields.
+            field or one of the program's inputs is not among the data's fields.
     """
     predictors = dict(program.named_predictors())
     if len(predictors) != 1:
@@ -48,18 +56,20 @@ def gold_rollouts(program: dspy.Module, metric: Metric, rows: Sequence[DataRow])
             "Use `teacher: candidate`."
         )
     ((name, predictor),) = predictors.items()
-    inputs = list(predictor.signature.input_fields)
+    inputs = list(predictor.signature.input_fields if inputs is None else inputs)
+    given = GivenInputs(program)
     outputs = list(predictor.signature.output_fields)
     rollouts = []
     for row in rows:
         missing = [field for field in [*inputs, *outputs] if row.fields.get(field) is None]
         if missing:
             raise ConfigError(
-                f"distill.teacher `gold` needs the signature's fields {inputs + outputs} in the data; row {row.id} "
+                f"distill.teacher `gold` needs the fields {inputs + outputs} in the data; row {row.id} "
                 f"lacks {missing}. Map them under data.fields, or use `teacher: candidate`."
             )
         answer = {field: row.fields[field] for field in outputs}
-        step = RolloutStep(predictor=name, inputs={field: row.fields[field] for field in inputs}, outputs=answer)
+        _, handed = given.of({field: row.fields[field] for field in inputs})
+        step = RolloutStep(predictor=name, inputs=handed, outputs=answer)
         score = metric.score(row.fields, answer).value
         rollouts.append(Rollout(row_id=row.id, source="gold", score=score, steps=(step,)))
     return rollouts

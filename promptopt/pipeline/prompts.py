@@ -91,7 +91,7 @@ def _rollouts(
     context: RunContext, stage: Stage, rows: list[DataRow], teacher: Literal["gold", "candidate"]
 ) -> list[Rollout]:
     if teacher == "gold":
-        return gold_rollouts(context.program, context.metric, rows)
+        return gold_rollouts(context.program, context.metric, rows, context.config.data.inputs)
     lm = context.lm(base_gguf(context))
     evaluator = Evaluator(context.program, best_candidate(context), lm, context.metric, context.config.data.inputs)
     throughput = Throughput()

@@ -10,6 +10,7 @@ import yaml
 from pydantic import JsonValue
 
 from promptopt.evaluation.compare import compare_all, road_steps
+from promptopt.evaluation.given import GivenInputs
 from promptopt.evaluation.model_card import render_model_card
 from promptopt.evaluation.report import render_report
 from promptopt.evaluation.report_data import (
@@ -213,9 +214,9 @@ def _shown(value: JsonValue) -> str:
 def _winning_prompt(context: RunContext) -> tuple[ChatMessage, ...]:
     best = best_candidate(context)
     row = read_split(context, "val")[0]
-    name, predictor = best.apply(context.program.deepcopy()).named_predictors()[0]
-    spec = signature_spec(predictor.signature)
-    inputs = {field: row.fields[field] for field in predictor.signature.input_fields if field in row.fields}
+    program = best.apply(context.program.deepcopy())
+    name, inputs = GivenInputs(program).of({field: row.fields[field] for field in context.config.data.inputs})
+    spec = signature_spec(dict(program.named_predictors())[name].signature)
     messages = render_messages(best.layout_of(name), spec, best.predictors[name].demos, inputs)
     return tuple(ChatMessage.model_validate(message) for message in messages)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue
 
+from promptopt.evaluation.given import GivenInputs
 from promptopt.evaluation.model_table import MeasuredModel
 from promptopt.finetune.stages import finetune_stages
 from promptopt.finetune.watch import TrainingMoment, TrainingWatch
@@ -165,18 +166,12 @@ def prompts_of(context: RunContext, rows: Sequence[DataRow]) -> list[tuple[ChatM
 
     student = student_of(context)
     program = student.apply(context.program.deepcopy())
-    name, predictor = program.named_predictors()[0]
-    spec = signature_spec(predictor.signature)
-    names = [field for field in predictor.signature.input_fields if field in rows[0].fields]
-    return [
-        tuple(
-            ChatMessage.model_validate(message)
-            for message in render_messages(
-                student.layout_of(name),
-                spec,
-                student.predictors[name].demos,
-                {field: row.fields[field] for field in names if field in row.fields},
-            )
-        )
-        for row in rows
-    ]
+    specs = {name: signature_spec(predictor.signature) for name, predictor in program.named_predictors()}
+    given = GivenInputs(program)
+    prompts = []
+    for row in rows:
+        name, inputs = given.of({field: row.fields[field] for field in context.config.data.inputs})
+        demos = student.predictors[name].demos
+        messages = render_messages(student.layout_of(name), specs[name], demos, inputs)
+        prompts.append(tuple(ChatMessage.model_validate(message) for message in messages))
+    return prompts

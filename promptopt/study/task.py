@@ -75,11 +75,18 @@ class SearchTask:
 
 
 def program_identity(program: dspy.Module) -> dict[str, JsonValue]:
-    """Return the signatures of a program, field by field, and the hash of the file its class is defined in."""
+    """Return the signatures of a program, field by field, and the hash of the file its class is defined in.
+
+    A program whose answers depend on more, e.g. on documents that it searches, says so by an attribute `fingerprint`, a
+    text that is another one for other documents.
+    """
     signatures: dict[str, JsonValue] = {
         name: repr(asdict(signature_spec(predictor.signature))) for name, predictor in program.named_predictors()
     }
-    return {"signatures": signatures, "program": source_hash(type(program))}
+    identity: dict[str, JsonValue] = {"signatures": signatures, "program": source_hash(type(program))}
+    fingerprint = getattr(program, "fingerprint", "")
+    # Programs without one keep the identity they had before there were fingerprints.
+    return {**identity, "fingerprint": fingerprint} if isinstance(fingerprint, str) and fingerprint else identity
 
 
 def metric_identity(metric: Metric) -> str:

@@ -254,7 +254,7 @@ class Tuner:
         key = "gold" if distill.teacher == "gold" else teacher.key()[:24]
         if key not in self._rollouts:
             if distill.teacher == "gold":
-                self._rollouts[key] = gold_rollouts(self._task.program, self._task.metric, rows)
+                self._rollouts[key] = gold_rollouts(self._task.program, self._task.metric, rows, self._task.inputs)
             else:
                 evaluator = self._objective.evaluator(teacher, Weights(self._task.lm))
                 store = self._folder / f"teacher-{key}.jsonl"
