@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptopt.cli import ask, compare, inspect_data, judge, matrix, publish, samples, serve
+from promptopt.cli import ask, compare, inspect_data, judge, matrix, publish, samples, serve, synthesize
 from promptopt.errors import PromptoptError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     upload = commands.add_parser("publish", help="upload a finished run to a Hub; private, and a dry run by default")
     publish.add_arguments(upload)
     upload.set_defaults(command=publish.publish)
-    _data_commands(commands.add_parser("data", help="look at data before anything runs on it"))
+    _data_commands(commands.add_parser("data", help="look at data, or let a teacher write some"))
     judge.add_commands(commands.add_parser("judge", help="measure how far a judge agrees with people"))
     compared = commands.add_parser("compare", help="one program on several GGUFs, each with its best known prompt")
     _experiment_arguments(compared, None)
@@ -120,6 +120,9 @@ def _data_commands(parser: argparse.ArgumentParser) -> None:
     inspect = commands.add_parser("inspect", help="rows, fields, lengths, languages, duplicates, leaks between splits")
     inspect_data.add_arguments(inspect)
     inspect.set_defaults(command=inspect_data.inspect_data)
+    written = commands.add_parser("synthesize", help="let a teacher LM write rows over documents or for keywords")
+    synthesize.add_arguments(written)
+    written.set_defaults(command=synthesize.synthesize)
 
 
 def _experiment_argument(parser: argparse.ArgumentParser) -> None:

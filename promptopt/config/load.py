@@ -3,7 +3,7 @@
 import difflib
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -11,9 +11,19 @@ from pydantic import BaseModel, ValidationError
 from promptopt.config.experiment import ExperimentConfig
 from promptopt.errors import ConfigError
 
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
 
 def load_experiment(path: Path) -> ExperimentConfig:
-    """Return the experiment that the YAML file `path` describes.
+    """Return the experiment that the YAML file `path` describes; raises as `load_config`."""
+    return load_config(path, ExperimentConfig, "experiment")
+
+
+def load_config(path: Path, model: type[ConfigT], what: str) -> ConfigT:
+    """Return the config that the YAML file `path` describes.
+
+    Args:
+        what: the file is for, used in messages.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or has wrong keys or values; the message lists all of them.
@@ -21,22 +31,24 @@ def load_experiment(path: Path) -> ExperimentConfig:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(f"There is no experiment file {str(path)!r}. Give the path of an experiment.yaml.") from error
+        raise ConfigError(f"There is no {what} file {str(path)!r}. Give the path of {_example(what)}.yaml.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"The experiment file {str(path)!r} cannot be read: {error}. It must be UTF-8 text."
-        ) from error
+        raise ConfigError(f"The {what} file {str(path)!r} cannot be read: {error}. It must be UTF-8 text.") from error
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a mapping with keys {sorted(ExperimentConfig.model_fields)}.")
+        raise ConfigError(f"{path} must hold a mapping with keys {sorted(model.model_fields)}.")
     try:
-        return ExperimentConfig.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        lines = [f"  {problem}" for problem in describe_problems(error, ExperimentConfig)]
+        lines = [f"  {problem}" for problem in describe_problems(error, model)]
         raise ConfigError(f"{path} has {len(lines)} problem(s):\n" + "\n".join(lines)) from error
+
+
+def _example(what: str) -> str:
+    return f"an {what}" if what[0] in "aeiou" else f"a {what}"
 
 
 def describe_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:

@@ -9,11 +9,11 @@ import dspy
 from pydantic import JsonValue
 
 from promptopt.candidate import Candidate, load_candidate
-from promptopt.config.pools import GgufProposer, ProposerConfig, SameProposer
-from promptopt.lm.llama_cpp.facade import LlamaCpp
+from promptopt.config.pools import ProposerConfig, SameProposer
 from promptopt.pipeline.context import RunContext
 from promptopt.pipeline.prepare import base_gguf, read_split
 from promptopt.pipeline.recipe import recipe_of, recipe_settings
+from promptopt.pipeline.writers import writer_lm
 from promptopt.rundir import Stage, read_json
 from promptopt.study.runner import SearchProgress
 from promptopt.study.search import TRIALS_FOLDER, TunedWinner, search, work
@@ -103,12 +103,7 @@ def _proposer(context: RunContext, asked: ProposerConfig | None) -> dspy.BaseLM 
         return None
     if isinstance(asked, SameProposer):
         return context.lm(base_gguf(context)).copy(temperature=_WRITING_TEMPERATURE)
-    if isinstance(asked, GgufProposer):
-        return LlamaCpp(
-            Path(asked.path).expanduser(), n_ctx=asked.n_ctx, n_gpu_layers=asked.n_gpu_layers,
-            temperature=_WRITING_TEMPERATURE, batch_invariant=True, seed=context.config.seed,
-        )  # fmt: skip
-    return dspy.LM(asked.model, api_base=asked.api_base, temperature=_WRITING_TEMPERATURE)
+    return writer_lm(asked, context.config.seed, _WRITING_TEMPERATURE)
 
 
 def search_shown(context: RunContext) -> Callable[[SearchProgress], None]:
