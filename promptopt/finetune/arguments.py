@@ -42,6 +42,11 @@ def sft_arguments(
         "max_length": max(longest_row, recipe.max_length if packed else 0),
         "dataset_kwargs": {"skip_prepare_dataset": not packed},
     }
+    if packed and device == "cpu":
+        # TRL lays the packed rows of a batch behind each other, and attention without a kernel for that computes every
+        # pair of their tokens: some three times the time of the same rows one by one. The effective batch stays.
+        values["per_device_train_batch_size"] = 1
+        values["gradient_accumulation_steps"] = recipe.batch_size * recipe.gradient_accumulation
     return _on_one_gpu(SFTConfig(**{**values, **values_for(recipe, SFTConfig)}))
 
 
