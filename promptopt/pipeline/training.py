@@ -63,7 +63,7 @@ def teacher_of(context: RunContext, stage: TrainingStage) -> Literal["gold", "ca
 def view_teacher(context: RunContext) -> Literal["gold", "candidate"]:
     """Return what the student's prompt follows: one stage on gold answers is enough for a prompt without reasoning."""
     stages = [stage for stage in context.config.training_stages if not isinstance(stage, CausalStage)]
-    gold = any(teacher_of(context, stage) == "gold" for stage in stages) if stages else True
+    gold = any(teacher_of(context, stage) == "gold" for stage in stages)
     return "gold" if gold else "candidate"
 
 
