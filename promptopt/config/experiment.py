@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Discriminator, Field, JsonValue, Tag, model_validator
 
 from promptopt.config.data import ConfigModel, DataConfig
 from promptopt.config.joint import ConstraintsConfig, LayoutSharing, NumberRange, WeightsSearch, parameter_of
@@ -55,6 +55,16 @@ class LocalModel(ConfigModel):
 
 
 ModelConfig = Annotated[StarterModel | LocalModel, Field(discriminator="kind")]
+
+
+def _kind_of_metric(value: object) -> str:
+    return "judge" if isinstance(value, dict | JudgeConfig) else "name"
+
+
+# By what was written, so that a wrong judge is not reported as a wrong name as well.
+MetricConfig = Annotated[
+    Annotated[str, Tag("name")] | Annotated[JudgeConfig, Tag("judge")], Discriminator(_kind_of_metric)
+]
 
 
 class LmConfig(ConfigModel):
@@ -240,7 +250,7 @@ class ExperimentConfig(ConfigModel):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(default=0, ge=0)
     program: str
-    metric: str | JudgeConfig
+    metric: MetricConfig
     data: DataConfig
     model: ModelConfig
     lm: LmConfig = LmConfig()

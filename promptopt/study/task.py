@@ -92,7 +92,9 @@ def program_identity(program: dspy.Module) -> dict[str, JsonValue]:
 def metric_identity(metric: Metric) -> str:
     """Return the metric's name, the hash of the file it is defined in, and what else decides its scores."""
     defined = getattr(metric, "function", type(metric))
-    return f"{metric.name} {source_hash(defined)} {metric.identity()}".strip()
+    known = f"{metric.name} {source_hash(defined)}"
+    # Only where there is more: studies kept under other metrics stay known.
+    return f"{known} {metric.identity()}" if metric.identity() else known
 
 
 def source_hash(defined: object) -> str:

@@ -238,6 +238,12 @@ def test_a_wrong_judge_is_refused_when_the_file_is_read(tiny: Path, changes: dic
         JudgeConfig.model_validate(judged_by(tiny, **changes))
 
 
+def test_a_wrong_judge_in_a_file_is_reported_once_where_it_stands(tmp_path: Path, tiny: Path) -> None:
+    path = experiment(tmp_path, tiny, judged_by(tiny, judge="reference", lmm=1))
+    with pytest.raises(ConfigError, match=r"1 problem\(s\):\n  metric\.judge\.lmm: no such key\. Did you mean 'lm'"):
+        load_experiment(path)
+
+
 def test_a_missing_gguf_is_said_before_anything_runs(tmp_path: Path, tiny: Path) -> None:
     path = experiment(tmp_path, tiny, judged_by(tmp_path / "none.gguf"))
     with pytest.raises(ModelError, match=r"none\.gguf"):
