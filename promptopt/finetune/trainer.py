@@ -88,6 +88,9 @@ class RunTrainer:
         model.train(was_training)
         return metrics
 
+    def _send_telemetry(self) -> None:
+        """Send nothing; TRL reports model, machine and trainer to Hugging Face when a trainer is built."""
+
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         # The Trainer also saves the tokenizer and its own arguments, megabytes that nobody reads, in every checkpoint.
         lora.save_weights(self.model, Path(str(output_dir or self.args.output_dir)))

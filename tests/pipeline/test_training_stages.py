@@ -108,10 +108,12 @@ def test_every_training_stage_gets_its_rows_and_goes_on_from_the_one_before(conf
 
 def test_gaps_in_the_recipe_are_filled_for_each_stage_and_only_answers_are_watched(config: dict[str, Any]) -> None:
     context = _prepared({**config, "finetune": {"rank": 4, "alpha": 8}})
-    causal, labels, distilled = stage_runs(context, Path("distill"), Path("finetune"))
+    folder = context.open("distill", distill_settings(context), ("search",))
+    run_distill(context, folder)
+    causal, labels, distilled = stage_runs(context, folder.path, Path("finetune"))
     chosen = recipe_of(context)
     assert labels.recipe == chosen
-    assert (chosen.rank, chosen.epochs, chosen.max_length) == (4, 5.0, 256)
+    assert (chosen.rank, chosen.epochs, chosen.max_length) == (4, 5.0, 512)
     written = ("epochs", "batch_size", "max_length")
     assert [getattr(causal.recipe, name) for name in written] == [3.0, 1, 1024]
     assert causal.recipe.learning_rate == chosen.learning_rate

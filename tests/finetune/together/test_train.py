@@ -14,9 +14,10 @@ from promptopt.config.recipe import TrainingRecipe
 from promptopt.errors import DataError, TrainingError
 from promptopt.finetune.checkpoints import newest_complete
 from promptopt.finetune.resident import ResidentBase
-from promptopt.finetune.rungs import RungPoint
+from promptopt.finetune.rungs import Judgement, RungPoint
 from promptopt.finetune.together.train import TrainingRequest, alone_because, finetune_together
 from promptopt.finetune.train import finetune
+from promptopt.finetune.watch import TrainingMoment
 from promptopt.records import FinetuneResult, LossPoint
 from tests.finetune.tiny_models import make_rows, write_rows
 
@@ -209,6 +210,27 @@ def test_a_training_begun_alone_goes_on_together(
     _same(one, two)
 
 
+def test_the_best_by_metric_is_kept_alone_and_together(
+    base_dir: Path, train_file: Path, val_file: Path, resident: ResidentBase, tmp_path: Path
+) -> None:
+    recipe = FIRST.model_copy(update={"best_by": "metric", "patience": 1})
+    judge = lambda rung: Judgement(metric=1.0 / rung.step)  # noqa: E731
+    seen: list[TrainingMoment] = []
+    request = TrainingRequest(
+        train_file, val_file, recipe, tmp_path / "one", 7, lambda moment, steps: seen.append(moment), judge
+    )
+    (together,) = _only(finetune_together([request], base_dir, resident=resident))
+    alone = finetune(
+        train_file, val_file, base_dir, recipe, tmp_path / "two", 7, resident=resident, on_checkpoint=judge
+    )
+    _same(together, alone)
+    assert together.best_step < together.steps
+    assert together.best_metric == 1.0 / together.best_step
+    assert together.stopped_early
+    assert next(moment.metric for moment in seen if moment.metric is not None) == together.best_metric
+    assert seen[-1].tokens_per_s is not None
+
+
 def test_what_does_not_fit_is_refused(base_dir: Path, train_file: Path, val_file: Path, tmp_path: Path) -> None:
     def request(recipe: TrainingRecipe, name: str) -> TrainingRequest:
         return TrainingRequest(train_file, val_file, recipe, tmp_path / name, 7)
@@ -220,6 +242,8 @@ def test_what_does_not_fit_is_refused(base_dir: Path, train_file: Path, val_file
     other = FIRST.model_copy(update={"base_quantization": "none"})
     with pytest.raises(TrainingError, match="nf4 and none"):
         finetune_together([request(FIRST, "a"), request(other, "b")], base_dir)
+    with pytest.raises(TrainingError, match="nobody measures the metric"):
+        finetune_together([request(FIRST.model_copy(update={"best_by": "metric"}), "a")], base_dir)
     assert finetune_together([], base_dir) == ()
 
 
