@@ -160,13 +160,18 @@ def synthesize_rows(
                 balance.note(visit, work.take(visit, reply))
                 if on_progress:
                     on_progress(balance.accepted, balance.asked)
-    counts = balance.rows_of
+    report = _report(work, balance, bad_rows, time.perf_counter() - started)
+    return Synthesis(tuple(work.rows), tuple(work.rejected), report)
+
+
+def _report(work: _Work, balance: Balance, bad_rows: int, wall_seconds: float) -> SynthesisReport:
+    config, counts = work.config, balance.rows_of
     rejected = Counter(reply.reason for reply in work.rejected)
-    report = SynthesisReport(
+    return SynthesisReport(
         name=config.name,
         task=config.task,
-        teacher=teacher.name,
-        fingerprint=teacher.fingerprint,
+        teacher=work.teacher.name,
+        fingerprint=work.teacher.fingerprint,
         seed=config.seed,
         wanted=config.rows,
         rows=len(work.rows),
@@ -180,7 +185,6 @@ def synthesize_rows(
         prompt_tokens=sum(reply.prompt_tokens for reply in work.replies),
         completion_tokens=sum(reply.completion_tokens for reply in work.replies),
         lm_seconds=round(sum(reply.latency_s for reply in work.replies), 3),
-        calls_now=teacher.asked,
-        wall_seconds=round(time.perf_counter() - started, 3),
+        calls_now=work.teacher.asked,
+        wall_seconds=round(wall_seconds, 3),
     )
-    return Synthesis(tuple(work.rows), tuple(work.rejected), report)
