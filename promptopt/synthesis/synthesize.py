@@ -55,7 +55,9 @@ class _Work:
         passage = self.passage_of(visit)
         seed = random.Random(f"{self.config.seed}:{visit.document}:{visit.number}").randrange(2**31)
         wishes = WISHES[self.config.language]
-        kind = wishes[visit.number % len(wishes)] if self.config.task == "question_answer" else ""
+        # Each time a passage comes round again, its wish is the next one.
+        turn = visit.number // len(document.passages) + passage
+        kind = wishes[turn % len(wishes)] if self.config.task == "question_answer" else ""
         written = self.written.get((visit.document, passage), [])[-_MOST_WRITTEN_SHOWN:]
         values: dict[str, JsonValue] = {
             "passage": document.passages[passage],
@@ -150,9 +152,8 @@ def synthesize_rows(
     started = time.perf_counter()
     work = _Work(config, {document.id: document for document in documents}, teacher, checker)
     most = max(1, round(config.rows * config.attempts_per_row))
-    balance = Balance(
-        list(work.documents), config.rows, most, config.give_up_after, config.rows_per_document, config.seed
-    )
+    passages = {document.id: len(document.passages) for document in documents}
+    balance = Balance(passages, config.rows, most, config.give_up_after, config.rows_per_document, config.seed)
     while visits := balance.next_round():
         questions = [work.question(visit) for visit in visits]
         with closing(in_order(teacher.ask, questions, parallel, ())) as replies:
