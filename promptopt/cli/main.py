@@ -122,7 +122,12 @@ def _data_commands(parser: argparse.ArgumentParser) -> None:
     inspect.set_defaults(command=inspect_data.inspect_data)
     written = commands.add_parser("synthesize", help="let a teacher LM write rows over documents or for keywords")
     synthesize.add_arguments(written)
-    written.set_defaults(command=synthesize.synthesize)
+    written.set_defaults(command=_synthesize)
+
+
+def _synthesize(arguments: argparse.Namespace) -> int:
+    _quiet_libraries()
+    return synthesize.synthesize(arguments)
 
 
 def _experiment_argument(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ came first: the same command asks the same questions, alone or in parallel, at o
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 ROUND = 32
@@ -32,12 +32,13 @@ class Balance:
     """Spreads `wanted` rows evenly over documents.
 
     Attributes:
+        documents: name -> passages; a round visits no passage twice, for what one visit writes the next has to avoid.
         most_attempts: over all documents.
         give_up_after: a document is left alone after so many rejections in a row.
         most_rows: of one document; None = no limit.
     """
 
-    documents: Sequence[str]
+    documents: Mapping[str, int]
     wanted: int
     most_attempts: int
     give_up_after: int
@@ -94,4 +95,4 @@ class Balance:
     def _takes_more(self, name: str, planned: int) -> bool:
         state = self._states[name]
         full = self.most_rows is not None and state.accepted + planned >= self.most_rows
-        return not full and state.misses + planned < self.give_up_after
+        return not full and planned < self.documents[name] and state.misses + planned < self.give_up_after

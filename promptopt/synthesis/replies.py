@@ -114,9 +114,10 @@ class Teacher:
         except ContextLengthError:
             return None
         except LMError as error:
+            said = " ".join(str(error).split())[:400].rstrip(".")
             raise LMError(
-                f"The teacher {self.name} does not answer: {' '.join(str(error).split())[:400].rstrip('.')}. What it "
-                "wrote so far is kept; see that it runs, then give the same command again."
+                f"The teacher {self.name} does not answer: {said}. What it wrote so far is kept; see that it "
+                "runs, then give the same command again."
             ) from error
         reply = Reply(
             key=key, document=question.document, visit=question.visit, seed=question.seed,

@@ -55,7 +55,9 @@ class _Work:
         passage = self.passage_of(visit)
         seed = random.Random(f"{self.config.seed}:{visit.document}:{visit.number}").randrange(2**31)
         wishes = WISHES[self.config.language]
-        kind = wishes[visit.number % len(wishes)] if self.config.task == "question_answer" else ""
+        # Each time a passage comes round again, its wish is the next one.
+        turn = visit.number // len(document.passages) + passage
+        kind = wishes[turn % len(wishes)] if self.config.task == "question_answer" else ""
         written = self.written.get((visit.document, passage), [])[-_MOST_WRITTEN_SHOWN:]
         values: dict[str, JsonValue] = {
             "passage": document.passages[passage],
@@ -150,9 +152,8 @@ def synthesize_rows(
     started = time.perf_counter()
     work = _Work(config, {document.id: document for document in documents}, teacher, checker)
     most = max(1, round(config.rows * config.attempts_per_row))
-    balance = Balance(
-        list(work.documents), config.rows, most, config.give_up_after, config.rows_per_document, config.seed
-    )
+    passages = {document.id: len(document.passages) for document in documents}
+    balance = Balance(passages, config.rows, most, config.give_up_after, config.rows_per_document, config.seed)
     while visits := balance.next_round():
         questions = [work.question(visit) for visit in visits]
         with closing(in_order(teacher.ask, questions, parallel, ())) as replies:
@@ -160,13 +161,18 @@ def synthesize_rows(
                 balance.note(visit, work.take(visit, reply))
                 if on_progress:
                     on_progress(balance.accepted, balance.asked)
-    counts = balance.rows_of
+    report = _report(work, balance, bad_rows, time.perf_counter() - started)
+    return Synthesis(tuple(work.rows), tuple(work.rejected), report)
+
+
+def _report(work: _Work, balance: Balance, bad_rows: int, wall_seconds: float) -> SynthesisReport:
+    config, counts = work.config, balance.rows_of
     rejected = Counter(reply.reason for reply in work.rejected)
-    report = SynthesisReport(
+    return SynthesisReport(
         name=config.name,
         task=config.task,
-        teacher=teacher.name,
-        fingerprint=teacher.fingerprint,
+        teacher=work.teacher.name,
+        fingerprint=work.teacher.fingerprint,
         seed=config.seed,
         wanted=config.rows,
         rows=len(work.rows),
@@ -180,7 +186,6 @@ def synthesize_rows(
         prompt_tokens=sum(reply.prompt_tokens for reply in work.replies),
         completion_tokens=sum(reply.completion_tokens for reply in work.replies),
         lm_seconds=round(sum(reply.latency_s for reply in work.replies), 3),
-        calls_now=teacher.asked,
-        wall_seconds=round(time.perf_counter() - started, 3),
+        calls_now=work.teacher.asked,
+        wall_seconds=round(wall_seconds, 3),
     )
-    return Synthesis(tuple(work.rows), tuple(work.rejected), report)

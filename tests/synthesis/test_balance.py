@@ -17,7 +17,7 @@ def _run(balance: Balance, bad: tuple[str, ...] = ()) -> Counter[str]:
 
 
 def _balance(wanted: int, *, most_attempts: int = 1000, most_rows: int | None = None, n: int = 7) -> Balance:
-    return Balance([f"d{i}" for i in range(n)], wanted, most_attempts, give_up_after=3, most_rows=most_rows, seed=4)
+    return Balance({f"d{i}": 5 for i in range(n)}, wanted, most_attempts, give_up_after=3, most_rows=most_rows, seed=4)
 
 
 def test_documents_get_equally_many_rows_within_one() -> None:
@@ -45,3 +45,14 @@ def test_it_ends_at_the_limits_of_attempts_and_of_rows_per_document() -> None:
     hopeless = _balance(10, n=2)
     assert sum(_run(hopeless, bad=("d0", "d1")).values()) == 6
     assert hopeless.accepted == 0
+
+
+def test_a_round_visits_no_passage_twice() -> None:
+    balance = Balance({"short": 1, "long": 3}, 100, 1000, give_up_after=9, most_rows=None, seed=0)
+    first = balance.next_round()
+    assert sorted((visit.document, visit.number) for visit in first) == [
+        ("long", 0),
+        ("long", 1),
+        ("long", 2),
+        ("short", 0),
+    ]
