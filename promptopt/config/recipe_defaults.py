@@ -133,7 +133,7 @@ def _alpha(rank: int, searched: Searched | None) -> tuple[float, str]:
 
 
 def _learning_rate(facts: TrainingFacts, recipe: TrainingRecipe) -> tuple[float, str]:
-    steps = facts.rows * recipe.epochs / (recipe.batch_size * recipe.gradient_accumulation)
+    steps = max(1.0, facts.rows * recipe.epochs / (recipe.batch_size * recipe.gradient_accumulation))
     times = 15 if steps < _SHORT_RUN_STEPS else 10
     rate = min(2e-3, max(5e-5, 5e-5 * times * (2000 / facts.width) ** 0.78))
     return float(f"{rate:.1e}"), (

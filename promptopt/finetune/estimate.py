@@ -132,7 +132,8 @@ def training_memory(
     weights = weight_bytes(shape, recipe, machine.device, unpacked=unpacked)
     lora = shape.lora_parameters(recipe.rank, recipe.target_modules)
     longest = recipe.max_length if recipe.packing else rows.longest
-    tokens = recipe.batch_size * longest
+    at_once = recipe.batch_size if recipe.packing else min(recipe.batch_size, rows.rows)
+    tokens = at_once * longest
     kept, passing = _block_bytes(shape, recipe, longest, machine.device)
     blocks = 1 if recipe.gradient_checkpointing else shape.layers
     inputs = shape.layers * shape.hidden * wide if recipe.gradient_checkpointing else 0
@@ -178,7 +179,7 @@ def _block_bytes(shape: ModelShape, recipe: TrainingRecipe, length: int, device:
 
 def _logit_bytes(shape: ModelShape, recipe: TrainingRecipe, rows: RowLengths, device: Device) -> float:
     # Measured without gradients over a whole batch: logits, their float32 copy, their log-probabilities.
-    logits = recipe.batch_size * (rows.longest_answer + 1) * shape.vocabulary
+    logits = min(recipe.batch_size, rows.rows) * (rows.longest_answer + 1) * shape.vocabulary
     if device == "cuda":
         return logits * (2 + 4 + 4)
     return max(3 * 4 * min(logits, MAX_LOGITS), 2 * 4 * logits)

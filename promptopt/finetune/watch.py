@@ -17,6 +17,11 @@ class TrainingMoment(LossPoint):
     tokens_per_s: float | None = None
     memory_bytes: int | None = None
 
+    @property
+    def point(self) -> LossPoint:
+        """What the history keeps of it."""
+        return LossPoint(**self.model_dump(exclude={"tokens_per_s", "memory_bytes"}))
+
 
 def moment_of(point: LossPoint, tokens_per_s: float | None, memory_bytes: int | None) -> TrainingMoment:
     """Return `point` with the speed and memory of now."""

@@ -149,7 +149,9 @@ def test_a_bad_space_is_refused(
 ) -> None:
     own: dict[str, object] = EXPERIMENT["search"]  # type: ignore[assignment]
     changed = {**own, **search} if "weights" in search else {**own, "weights": None, **search}
-    assert said in _fails(capsys, "search", _write(folder, search=changed))
+    # Written down: what an experiment leaves out is chosen to lie inside the range.
+    start = {"learning_rate": 2e-4}
+    assert said in _fails(capsys, "search", _write(folder, search=changed, finetune=start))
 
 
 def test_validate_lists_every_problem_of_every_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,13 +45,13 @@ def test_a_plan_for_a_card_loads_nothing_and_leaves_nothing(experiment: Path) ->
 def test_what_does_not_fit_comes_with_changes(
     experiment: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = {**EXPERIMENT, "finetune": {"batch_size": 256, "max_length": 2048, "base_quantization": "none"}}
-    experiment.write_text(yaml.safe_dump(values))
+    finetune = {"batch_size": 256, "max_length": 2048, "gradient_checkpointing": False}
+    experiment.write_text(yaml.safe_dump({**EXPERIMENT, "finetune": finetune}))
     from promptopt.finetune import this_machine
 
     monkeypatch.setattr(this_machine, "machine_memory", lambda: 10**9)
     monkeypatch.setattr(this_machine, "_products_per_s", lambda: 1e11)
-    assert cli.main(["plan", str(experiment), "--device", "cpu"]) == 0
+    assert cli.main(["plan", str(experiment), "--device", "cpu", "--rows", "500"]) == 0
     said = capsys.readouterr().out
     assert "It does NOT fit" in said
     assert "gradient_checkpointing: true" in said

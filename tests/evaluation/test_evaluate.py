@@ -238,10 +238,10 @@ def test_a_context_around_the_consumer_holds_in_every_row() -> None:
             seen.append(dspy.settings.max_trace_size)
             return self.predict(**inputs)
 
-    with dspy.context(max_trace_size=77):
+    with dspy.context(max_trace_size=77, trace=[]):
         evaluate_rows(evaluator_of(ScriptedLM(answer, parallel=3), Looks()), ROWS)
+        assert dspy.settings.trace == []
     assert seen == [77] * len(ROWS)
-    assert dspy.settings.trace == []
 
 
 def test_throughput_hears_of_computed_records_only(tmp_path: Path) -> None:

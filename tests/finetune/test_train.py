@@ -19,6 +19,7 @@ from promptopt.errors import TrainingError
 from promptopt.finetune.checkpoints import newest_complete
 from promptopt.finetune.selftest import require_selftest
 from promptopt.finetune.train import finetune
+from promptopt.finetune.watch import TrainingMoment
 from promptopt.records import FinetuneResult, LossPoint
 from tests.finetune.tiny_models import make_base, make_rows, write_rows
 
@@ -40,15 +41,15 @@ def _evals(result: FinetuneResult) -> list[tuple[int, float]]:
 @pytest.fixture(scope="module")
 def unbroken(
     base_dir: Path, train_file: Path, val_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[FinetuneResult, Path, list[tuple[LossPoint, int]]]:
+) -> tuple[FinetuneResult, Path, list[tuple[TrainingMoment, int]]]:
     out = tmp_path_factory.mktemp("unbroken")
-    seen: list[tuple[LossPoint, int]] = []
+    seen: list[tuple[TrainingMoment, int]] = []
     result = finetune(train_file, val_file, base_dir, RECIPE, out, 7, lambda point, total: seen.append((point, total)))
     return result, out, seen
 
 
 def test_the_loss_falls_and_everything_is_recorded(
-    unbroken: tuple[FinetuneResult, Path, list[tuple[LossPoint, int]]], base_dir: Path
+    unbroken: tuple[FinetuneResult, Path, list[tuple[TrainingMoment, int]]], base_dir: Path
 ) -> None:
     result, out, seen = unbroken
     evals = _evals(result)
@@ -57,7 +58,7 @@ def test_the_loss_falls_and_everything_is_recorded(
     assert (result.steps, result.epochs, result.train_rows, result.val_rows) == (18, 3.0, 48, 12)
     assert (result.device, result.base_quantization) in {("cpu", "nf4, dequantised in memory"), ("cuda", "nf4")}
     assert result.trained_tokens % 3 == 0 < result.trained_tokens
-    assert [point for point, _ in seen] == list(result.history)
+    assert [moment.point for moment, _ in seen] == list(result.history)
     assert {total for _, total in seen} == {18}
     assert FinetuneResult.model_validate_json((out / "result.json").read_text(encoding="utf-8")) == result
     config = json.loads((out / "lora" / "adapter_config.json").read_text(encoding="utf-8"))
@@ -69,7 +70,7 @@ def test_the_loss_falls_and_everything_is_recorded(
 
 
 def test_a_finished_run_is_returned_and_other_inputs_start_over(
-    unbroken: tuple[FinetuneResult, Path, list[tuple[LossPoint, int]]],
+    unbroken: tuple[FinetuneResult, Path, list[tuple[TrainingMoment, int]]],
     base_dir: Path,
     train_file: Path,
     val_file: Path,
@@ -85,7 +86,7 @@ def test_a_finished_run_is_returned_and_other_inputs_start_over(
 
 
 def test_two_runs_are_equal_and_packed_weights_train_like_dequantised_ones(
-    unbroken: tuple[FinetuneResult, Path, list[tuple[LossPoint, int]]],
+    unbroken: tuple[FinetuneResult, Path, list[tuple[TrainingMoment, int]]],
     base_dir: Path,
     train_file: Path,
     val_file: Path,
@@ -103,7 +104,7 @@ def test_two_runs_are_equal_and_packed_weights_train_like_dequantised_ones(
 
 
 def test_a_run_killed_in_the_middle_ends_like_an_unbroken_one(
-    unbroken: tuple[FinetuneResult, Path, list[tuple[LossPoint, int]]],
+    unbroken: tuple[FinetuneResult, Path, list[tuple[TrainingMoment, int]]],
     base_dir: Path,
     train_file: Path,
     val_file: Path,

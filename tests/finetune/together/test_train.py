@@ -18,7 +18,7 @@ from promptopt.finetune.rungs import Judgement, RungPoint
 from promptopt.finetune.together.train import TrainingRequest, alone_because, finetune_together
 from promptopt.finetune.train import finetune
 from promptopt.finetune.watch import TrainingMoment
-from promptopt.records import FinetuneResult, LossPoint
+from promptopt.records import FinetuneResult
 from tests.finetune.tiny_models import make_rows, write_rows
 
 LOSS_TOLERANCE = 1e-5
@@ -75,16 +75,16 @@ def test_each_ends_as_it_would_alone(
     from safetensors.torch import load_file
 
     trained_on = (train_file, other_rows, train_file)
-    seen: list[tuple[LossPoint, int]] = []
+    seen: list[tuple[TrainingMoment, int]] = []
     requests = [
         TrainingRequest(rows, val_file, recipe, tmp_path / f"together{number}", number)
         for number, (rows, recipe) in enumerate(zip(trained_on, RECIPES, strict=True))
     ]
     requests[1] = TrainingRequest(
-        other_rows, val_file, RECIPES[1], requests[1].out_dir, 1, lambda *point: seen.append(point)
+        other_rows, val_file, RECIPES[1], requests[1].out_dir, 1, lambda *moment: seen.append(moment)
     )
     together = _only(finetune_together(requests, base_dir, resident=resident, at_once=2))
-    assert tuple(point for point, _ in seen) == together[1].history
+    assert tuple(moment.point for moment, _ in seen) == together[1].history
     for number, (rows, recipe) in enumerate(zip(trained_on, RECIPES, strict=True)):
         alone = finetune(rows, val_file, base_dir, recipe, tmp_path / f"alone{number}", number, resident=resident)
         _same(together[number], alone)
