@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from promptopt.finetune.rows import TokenRow
-    from promptopt.finetune.together.train import Prepared
+    from promptopt.finetune.together.prepared import Prepared
 
 
 class SharedTraining:

@@ -34,7 +34,7 @@ from promptopt.records import LossPoint
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from promptopt.finetune.together.train import Prepared
+    from promptopt.finetune.together.prepared import Prepared
 
 _OPTIMIZER, _SCHEDULER = "optimizer.pt", "scheduler.pt"
 

@@ -17,10 +17,10 @@ from promptopt.errors import DataError, TrainingError
 from promptopt.finetune.base_model import Residency, is_out_of_memory, quiet_libraries
 from promptopt.finetune.plan import OnProgress, TrainingPlan
 from promptopt.finetune.resident import ResidentBase
-from promptopt.finetune.rows import TokenizedRows
 from promptopt.finetune.run_folder import clear_run, finish_run, open_run
 from promptopt.finetune.rungs import OnCheckpoint, RungJudge, require_measured
 from promptopt.finetune.sources import read_source
+from promptopt.finetune.together.prepared import Prepared
 from promptopt.records import FinetuneResult
 
 logger = logging.getLogger(__name__)
@@ -45,16 +45,6 @@ class TrainingRequest:
     seed: int
     on_progress: OnProgress | None = None
     on_checkpoint: OnCheckpoint | None = None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A training whose rows are tokenised and whose folder is open."""
-
-    plan: TrainingPlan
-    rows: TokenizedRows
-    measured: TokenizedRows
-    method: str
 
 
 Outcome = FinetuneResult | TrainingError | DataError
